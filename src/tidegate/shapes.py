@@ -1,0 +1,61 @@
+"""One axis legend for the whole project, and the masks that lengths imply.
+
+`B` batch · `T` time · `I` input size · `H` hidden size · `G` gates · `L` look-back · `S` horizon (steps ahead)
+`F` dense features · `K` category columns · `C` targets (classes, columns) · `Q` quantiles · `N` rows or sequences
+
+Public layout is batch first, `[B, T, …]`. A row `b` of a padded batch is real in `[b, :lengths[b]]`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tidegate.errors import ShapeError
+
+
+def check_lengths(lengths: Tensor, batch: int, steps: int) -> Tensor:
+    """Return `lengths` [B] as int64, or raise `ShapeError` unless every entry lies in 0..T."""
+    doing = "reading lengths="
+    if lengths.dim() != 1 or lengths.shape[0] != batch:
+        raise ShapeError(doing, expected=f"shape [{batch}]", got=f"shape {list(lengths.shape)}",
+                         hint="give one length per row of the batch")
+    if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.is_complex():
+        raise ShapeError(doing, expected="an integer tensor", got=f"dtype {lengths.dtype}",
+                         hint="lengths.long()")
+    lengths = lengths.long()
+    if batch and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
+        worst = int(((lengths < 0) | (lengths > steps)).nonzero()[0])
+        raise ShapeError(doing, expected=f"every length in 0..{steps} (T)",
+                         got=f"{int(lengths[worst])} in row {worst}",
+                         hint="count the real steps of each row, padding left out")
+    return lengths
+
+
+def length_mask(lengths: Tensor, steps: int) -> Tensor:
+    """Return [B, T] booleans, true where a step is real."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+
+
+def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """Return `x` [B, T, …] with every padded step exactly zero, whatever it held (NaN included)."""
+    mask = length_mask(lengths, x.shape[1])
+    return x.masked_fill(~mask.reshape(mask.shape + (1,) * (x.dim() - 2)), 0)
+
+
+def reverse_within_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return `x` [B, T, …] with each row's real steps in reverse order; padding stays where it is."""
+    if lengths is None:
+        return x.flip(1)
+    steps = torch.arange(x.shape[1], device=x.device)
+    index = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+    return x.gather(1, index.reshape(index.shape + (1,) * (x.dim() - 2)).expand_as(x))
+
+
+def last_real_step(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return each row's last real step of `x` [B, T, D] as [B, D]; zeros for a row of length 0."""
+    if lengths is None:
+        return x[:, -1]
+    index = (lengths - 1).clamp(min=0)
+    picked = x[torch.arange(x.shape[0], device=x.device), index]
+    return picked.masked_fill((lengths == 0)[:, None], 0)
