@@ -1,0 +1,1 @@
+"""Tidegate: recurrent networks that train."""
