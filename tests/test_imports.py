@@ -36,7 +36,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "cells": ("data",),
     "data": ("cells",),
     "compile": ("data", "cells"),
-    "train": ("data", "cells", "compile", "nn", "tasks", "doctor", "report"),
+    "train": ("data", "cells", "nn", "tasks", "doctor"),
 }
 ALLOWED_THOUGH = {("compile", "tidegate.cells.base")}
 
