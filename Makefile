@@ -29,7 +29,7 @@ check: $(STAMP)  ## format, lint, types, documentation, import and structure rul
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir "$(abspath $(VENV))/site"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir "$(abspath $(VENV))/site"
 	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_structure.py
 
 test-all: $(STAMP)  ## every test
