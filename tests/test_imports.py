@@ -24,11 +24,14 @@ LAYERS: list[tuple[str, ...]] = [
     ("tasks",),
     ("train",),
     ("doctor", "report"),
-    ("blueprint", "prepare", "artifact", "model", "api", "estimators", "tune", "export", "serve"),
+    (
+        "blueprint", "prepare", "artifact", "model", "predictions", "inspection", "arrays", "run", "api",
+        "estimators", "tune", "export", "serve",
+    ),
     ("demo", "bench", "progress"),
     ("cli",),
     ("__main__",),
-]
+]  # fmt: skip
 RANK = {name: rank for rank, group in enumerate(LAYERS) for name in group}
 
 # What a package must not know although it stands above.
@@ -47,10 +50,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "accelerate": ("train/parallel.py",),
     "llvmlite": ("compile/llvm.py",),
     "triton": ("compile/triton.py",),
-    "polars": ("data/", "model."),  # tables in, predictions out
+    "polars": ("data/",),
     "typer": ("cli.", "cli/"),
     "click": ("cli.", "cli/"),
     "rich": ("progress.", "cli.", "cli/"),
+    # Estimators inherit its conventions; the demo trains on its digits.
     "sklearn": ("estimators.", "estimators/", "demo."),
 }
 ONE_FILE = {
@@ -215,7 +219,7 @@ RULES = [layering, neighbours, libraries, cycles]
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_source_keeps_the_rule(rule) -> None:
     broken = rule(imports_of(SOURCE))
-    assert not broken, "\n".join(broken)
+    assert not broken, "\n".join(dict.fromkeys(broken))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_source_keeps_the_rule(rule) -> None:
         (neighbours, "train/a.py", "from tidegate.tasks.base import Task", "'train' must not know"),
         (libraries, "data/a.py", "def f():\n    import pandas as pd", "never used"),
         (libraries, "train/loop.py", "from accelerate import Accelerator", "belongs in train/parallel.py"),
-        (libraries, "nn/a.py", "import polars as pl", "belongs in data/ or model."),
+        (libraries, "nn/a.py", "import polars as pl", "belongs in data/"),
         (libraries, "report/a.py", "import plotly.graph_objects as go", "inside the function"),
         (cycles, "nn/a.py", "import tidegate.nn.b", "tidegate.nn.a imports itself"),
     ],

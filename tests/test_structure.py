@@ -7,9 +7,28 @@ from pathlib import Path
 
 import pytest
 
+import tidegate
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "tidegate"
 FILE_LINES = 400
 FUNCTION_LINES = 60
+EXPORTS_AT_MOST = 25
+EXPORTS = [
+    "BackendError",
+    "Cell",
+    "Classifier",
+    "Forecaster",
+    "InputError",
+    "Model",
+    "Regressor",
+    "Tagger",
+    "TidegateError",
+    "__version__",
+    "explain",
+    "fit",
+    "load",
+    "nn",
+]
 HOMELESS = {"utils", "util", "helpers", "helper", "misc", "common", "tools"}
 
 
@@ -80,3 +99,13 @@ def test_a_homeless_name_is_found(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     assert len(homeless_names(tmp_path)) == 1
+
+
+def test_the_root_exports_these_names_and_no_others() -> None:
+    assert sorted(tidegate.__all__) == EXPORTS
+    assert len(EXPORTS) <= EXPORTS_AT_MOST
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_exported_name_is_there(name: str) -> None:
+    assert getattr(tidegate, name) is not None
