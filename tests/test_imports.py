@@ -25,7 +25,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("train",),
     ("doctor", "report"),
     (
-        "blueprint", "prepare", "artifact", "model", "predictions", "inspection", "arrays", "run", "api",
+        "blueprint", "prepare", "artifact", "model", "predictions", "estimator_tables", "inspection", "run", "api",
         "estimators", "tune", "export", "serve",
     ),
     ("demo", "bench", "progress"),
