@@ -25,8 +25,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("train",),
     ("doctor", "report"),
     (
-        "blueprint", "prepare", "artifact", "model", "predictions", "estimator_tables", "inspection", "run", "api",
-        "estimators", "tune", "export", "serve",
+        "blueprint", "prepare", "artifact", "model", "predictions", "estimator_tables", "inspection", "run",
+        "api", "estimators", "tune", "export", "serve",
     ),
     ("demo", "bench", "progress"),
     ("cli",),
