@@ -1,0 +1,166 @@
+"""CSV and TSV, plain or gzip: streamed, checked byte by byte, handed on as columns of text."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tidegate.data.bytestream import outside_quotes, read_blocks
+from tidegate.data.raw import Chunk, Raw
+from tidegate.errors import DataError
+
+MOST_FIELD_BYTES = 1 << 20
+_SPOKEN = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+
+
+def read_delimited(path: Path, name: str) -> Raw:
+    """Read the header of a delimited file; return its columns, all text, and a way to stream the rows.
+
+    The delimiter (comma, tab, semicolon or bar) is the one the header has most of. Blank lines are passed over, except
+    in a file of one column, where they are missing values. Quotes follow RFC 4180: a quoted field may hold delimiters
+    and line ends. Errors: `DataError` naming line and column.
+    """
+    head = _head(path, name)
+    delimiter = max(_SPOKEN, key=lambda d: len(_fields(head[0], d))) if head else ","
+    columns = _fields(head[0], delimiter) if head else []
+    _check_header(columns, _fields(head[1], delimiter) if len(head) > 1 else None, name)
+
+    def chunks(wanted: Sequence[str]) -> Iterator[Chunk]:
+        row = 0
+        for line, data in read_blocks(path, name, quotes=True):
+            text, lines = _check(data, line, delimiter, columns, name)
+            if row == 0:
+                text, lines = _without_header(text, lines)
+            if lines.size:
+                yield Chunk(_parse(text, lines, delimiter, columns, name).select(wanted), row, lines)
+                row += lines.size
+
+    return Raw(name, {column: pl.String() for column in columns}, chunks, untyped=True)
+
+
+def _head(path: Path, name: str) -> list[bytes]:
+    """Return the first two records that are not blank."""
+    found: list[bytes] = []
+    for _, data in read_blocks(path, name, quotes=True):
+        start = 0
+        while len(found) < 2 and start < len(data):
+            end = data.index(b"\n", start)
+            while data.count(b'"', start, end) % 2:
+                end = data.index(b"\n", end + 1)
+            if record := data[start:end].strip(b"\r"):
+                found.append(record)
+            start = end + 1
+        if len(found) == 2:
+            break
+    return found
+
+
+def _fields(record: bytes, delimiter: str) -> list[str]:
+    return [field.strip() for field in next(csv.reader([record.decode("utf-8")], delimiter=delimiter))]
+
+
+def _check_header(columns: list[str], below: list[str] | None, name: str) -> None:
+    doing = f"reading the header of {name} (line 1)"
+    for i, column in enumerate(columns, 1):
+        if not column:
+            raise DataError(doing, expected="a name for every column", got=f"an empty name for column {i}",
+                            hint="name the column (an index may have been written without a name)")
+        if column in columns[: i - 1]:
+            raise DataError(doing, expected="every column named once",
+                            got=f"{column!r} as column {columns.index(column) + 1} and as column {i}", hint="rename one")
+    numbers = [_number(column) for column in columns]
+    counted = numbers == [*range(len(numbers))]
+    if columns and None not in numbers and not counted:
+        whole = all(n is not None and n.is_integer() for n in (*numbers, *map(_number, below or [])))
+        if whole or not all(n is not None and n.is_integer() for n in numbers):
+            raise DataError(doing, expected="names of columns", got=f"only numbers: {', '.join(columns[:5])}",
+                            hint="add a header line that names the columns")
+    if below is None:
+        raise DataError(f"reading {name}", expected="a header and at least one row",
+                        got="a header only (0 rows)" if columns else "an empty file")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _check(data: bytes, line: int, delimiter: str, columns: list[str], name: str) -> tuple[bytes, np.ndarray]:
+    """Return the text without blank lines and the line each row begins at, or raise for rows that do not fit."""
+    array = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(array == ord('"'))
+    ends_of_line = np.flatnonzero(array == ord("\n"))
+    ends = outside_quotes(ends_of_line, quotes)
+    marks = outside_quotes(np.flatnonzero(array == ord(delimiter)), quotes)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
+    lines = line + (np.searchsorted(ends_of_line, starts) if quotes.size else np.arange(starts.size))
+    sizes = ends - starts
+    if sizes.max() > MOST_FIELD_BYTES:
+        _check_fields(np.sort(np.concatenate([marks, ends])), starts, lines, columns, name)
+    blank = (sizes == 0) | ((sizes == 1) & (array[starts] == ord("\r")))
+    counts = np.searchsorted(marks, ends) - np.searchsorted(marks, starts) + 1
+    wrong = (counts != len(columns)) & ~blank
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise _ragged(data[starts[at] : ends[at]], int(lines[at]), delimiter, columns, name)
+    if not blank.any():
+        return data, lines
+    if len(columns) == 1:
+        return np.insert(array, np.repeat(starts[blank], 2), ord('"')).tobytes(), lines
+    return array[np.repeat(~blank, sizes + 1)].tobytes(), lines[~blank]
+
+
+def _check_fields(stops: np.ndarray, starts: np.ndarray, lines: np.ndarray, columns: list[str], name: str) -> None:
+    sizes = np.diff(stops, prepend=-1) - 1
+    if sizes.max() <= MOST_FIELD_BYTES:
+        return
+    at = int(sizes.argmax())
+    row = int(np.searchsorted(starts, stops[at], side="right")) - 1
+    column = at - int(np.searchsorted(stops, starts[row]))
+    shown = repr(columns[column]) if column < len(columns) else str(column + 1)
+    raise DataError(f"reading {name}", expected=f"fields of at most {MOST_FIELD_BYTES} bytes",
+                    got=f"a huge field of {int(sizes[at])} bytes on line {int(lines[row])}, column {shown}",
+                    hint="check for a quote that never closes")
+
+
+def _ragged(record: bytes, line: int, delimiter: str, columns: list[str], name: str) -> DataError:
+    fields = _fields(record, delimiter)
+    for other, spoken in _SPOKEN.items():
+        alike = len(_fields(record, other))
+        if other != delimiter and alike > len(fields) and alike >= max(2, len(columns)):
+            return DataError(f"reading {name}", expected=f"{len(columns)} fields between {_SPOKEN[delimiter]}s, as in the header",
+                             got=f"line {line}, which looks delimited by {spoken}s", hint="write header and rows alike")
+    last = columns[min(len(fields), len(columns)) - 1]
+    return DataError(f"reading {name}", expected=f"{len(columns)} fields, as in the header",
+                     got=f"{len(fields)} on line {line} (the row goes wrong at or after column {last!r})",
+                     hint="quote a field that holds a delimiter, or mend the row")
+
+
+def _without_header(text: bytes, lines: np.ndarray) -> tuple[bytes, np.ndarray]:
+    end = text.index(b"\n")
+    while text.count(b'"', 0, end) % 2:
+        end = text.index(b"\n", end + 1)
+    if text[:end].strip(b'\r"') == b"":
+        # A blank line above the header of a one-column file was made a missing value.
+        return _without_header(text[end + 1 :], lines[1:])
+    return text[end + 1 :], lines[1:]
+
+
+def _parse(text: bytes, lines: np.ndarray, delimiter: str, columns: list[str], name: str) -> pl.DataFrame:
+    frame, problem = None, ""
+    try:
+        frame = pl.read_csv(text, has_header=False, separator=delimiter, schema=dict.fromkeys(columns, pl.String()),
+                            encoding="utf8")
+    except pl.exceptions.PolarsError as error:
+        problem = str(error).splitlines()[0]
+    if frame is None or frame.height != lines.size:
+        raise DataError(f"reading {name}", expected="quotes around whole fields only",
+                        got=f"lines {int(lines[0])} to {int(lines[-1])}: {problem or 'rows that run together'}",
+                        hint='write a quote inside a quoted field as ""')
+    return frame
