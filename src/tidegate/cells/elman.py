@@ -1,0 +1,89 @@
+"""The vanilla recurrent network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tidegate.cells.base import CELLS, Cell, check_size
+from tidegate.errors import ConfigError
+from tidegate.registry import Registry
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: Registry[Activation] = Registry("activation")
+for _name, _function in {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky_relu": F.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
+}.items():
+    ACTIVATIONS.add(_name)(_function)
+
+
+@CELLS.add("rnn")
+class Elman(Cell):
+    """Elman's simple recurrent network: `h' = f(W_ih x + b_ih + W_hh h + b_hh)`.
+
+    `activation` f: a name (tanh, relu, leaky_relu with slope 0.01, sigmoid, gelu) or a callable on tensors.
+    With `output_size` O the cell also has an output layer, `y = V h + b_y`, with V `weight_ho` [O, H] and b_y
+    `bias_ho` [O]; the layer then gives out y, and the state stays h.
+
+    Source: Elman 1990, Finding Structure in Time. Deviations: two bias vectors, as in `torch.nn`; the output
+    layer has no activation (the paper's is logistic): the loss or the next layer brings its own.
+    """
+
+    gates = ("n",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        activation: str | Activation = "tanh",
+        output_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        self.activation = activation
+        self.f = _activation(activation)
+        self._output_size = None if output_size is None else check_size(self, "output_size", output_size)
+        if output_size is not None:
+            self.weight_ho = self.own("weight_ho", output_size, hidden_size)
+            self.register_parameter("bias_ho", self.own("bias_ho", output_size) if self.bias else None)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        (n,) = self.gate(x, h)
+        return self.candidate(self.f(n))
+
+    def readout(self, outputs: Tensor) -> Tensor:
+        if self._output_size is None:
+            return outputs
+        return F.linear(outputs, self.weight_ho, self.get_parameter("bias_ho") if self.bias else None)
+
+    @property
+    def output_size(self) -> int:
+        return self._output_size or self.hidden_size
+
+    def native(self) -> str | None:
+        kernels = {"tanh": "rnn_tanh", "relu": "rnn_relu"}
+        exact = type(self) is Elman and isinstance(self.activation, str)
+        return kernels.get(str(self.activation)) if exact else None
+
+
+def _activation(activation: str | Activation) -> Activation:
+    if isinstance(activation, str):
+        return ACTIVATIONS[activation]
+    if isinstance(activation, type) or not callable(activation):
+        raise ConfigError(
+            "building Elman",
+            expected="activation to be a name or a function of a tensor",
+            got=repr(activation),
+            hint=f"one of {', '.join(ACTIVATIONS)}",
+        )
+    return activation

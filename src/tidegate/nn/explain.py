@@ -1,0 +1,74 @@
+"""Which backend runs each cell of a layer, and why the others would not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tidegate.cells.base import Cell
+from tidegate.compile.select import choose, verdicts
+from tidegate.errors import ConfigError
+from tidegate.nn.recurrent import Recurrent
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One cell of a layer: the backend that runs it, and each backend's refusal, or None where it could."""
+
+    where: str
+    cell: str
+    chosen: str
+    refusals: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every cell's `Verdict`; printed, a line for each backend."""
+
+    verdicts: tuple[Verdict, ...]
+
+    def __str__(self) -> str:
+        lines = []
+        for verdict in self.verdicts:
+            lines.append(f"{verdict.where}: {verdict.cell} runs on {verdict.chosen!r}")
+            for name, refusal in verdict.refusals.items():
+                said = f"refuses: {refusal}" if refusal else "runs" if name == verdict.chosen else "could run"
+                lines.append(f"    {name:<10} {said}")
+        return "\n".join(lines)
+
+
+def explain(layer: nn.Module, x: Tensor, *, lengths: Tensor | None = None, resets: Tensor | None = None) -> Explanation:
+    """Say which backend runs every cell of `layer` on `x`, and why the others would not. Nothing is run.
+
+    `layer` is a `Recurrent`, or any module with some inside; `x` has the batch and steps of the real input. A
+    named backend that refuses is shown as chosen, with its refusal: running the layer would raise it.
+    """
+    found = [(name, m) for name, m in layer.named_modules() if isinstance(m, Recurrent)]
+    if not found:
+        raise ConfigError(
+            "explaining a layer",
+            expected="a Recurrent, or a module with one inside",
+            got=type(layer).__name__,
+            hint="tg.explain(tg.nn.Recurrent(cell), x)",
+        )
+    return Explanation(tuple(v for name, each in found for v in _verdicts(name, each, x, lengths, resets)))
+
+
+def _verdicts(name: str, layer: Recurrent, x: Tensor, lengths: Tensor | None, resets: Tensor | None) -> list[Verdict]:
+    batch, steps = (x.shape[0], x.shape[1]) if layer.batch_first else (x.shape[1], x.shape[0])
+    said = []
+    for index, cell in enumerate(layer.cells):
+        assert isinstance(cell, Cell)
+        number, backward = divmod(index, layer.directions)
+        read = cell.weight_ih.new_empty(batch, steps, cell.input_size)
+        auto = layer.backend == "auto"
+        said.append(
+            Verdict(
+                where=f"{name + ' ' if name else ''}layer {number}{' backward' if backward else ''}",
+                cell=f"{type(cell).__name__}({cell.input_size}, {cell.hidden_size})",
+                chosen=choose(cell, read, lengths, resets) if auto else layer.backend,
+                refusals=verdicts(cell, read, lengths, resets),
+            )
+        )
+    return said

@@ -1,0 +1,60 @@
+"""What a layer is given, checked once a call: input, lengths, resets."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tidegate.errors import ShapeError
+from tidegate.shapes import check_lengths, length_mask, reverse_within_lengths
+
+
+def check_input(x: Tensor, axes: str, size: int, dtype: torch.dtype) -> None:
+    """Raise `ShapeError` unless `x` is `[axes, size]` of `dtype`; autocast may have another."""
+    if x.dim() != axes.count(",") + 2 or x.shape[-1] != size:
+        raise ShapeError(
+            "running a recurrent layer",
+            expected=f"input of shape [{axes}, {size}]",
+            got=f"shape {list(x.shape)}",
+            hint="input_size and batch_first say how the layer reads its input",
+        )
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(
+            "running a recurrent layer",
+            expected=f"input of dtype {dtype}, the weights'",
+            got=f"dtype {x.dtype}",
+            hint=f"x.to({dtype}), or layer.to({x.dtype})",
+        )
+
+
+def read_lengths(x: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """Return the lengths checked and beside `x` [B, T, …], or None when every row is full."""
+    if lengths is None:
+        return None
+    lengths = check_lengths(lengths, x.shape[0], x.shape[1])
+    return None if bool((lengths == x.shape[1]).all()) else lengths.to(x.device)
+
+
+def read_resets(x: Tensor, resets: Tensor | None) -> Tensor | None:
+    """Return the resets [B, T] beside `x`, or raise `ShapeError`."""
+    if resets is None:
+        return None
+    if resets.shape != x.shape[:2] or resets.dtype != torch.bool:
+        raise ShapeError(
+            "reading resets=",
+            expected=f"booleans, one for each step, {list(x.shape[:2])}",
+            got=f"shape {list(resets.shape)}, dtype {resets.dtype}",
+            hint="true where a sequence begins anew",
+        )
+    return resets.to(x.device)
+
+
+def turn_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    """Return the backward direction's resets: a break before step t is, from behind, one before step t−1."""
+    if resets is None:
+        return None
+    after = F.pad(resets[:, 1:], (0, 1))
+    if lengths is not None:
+        after = after & length_mask(lengths - 1, resets.shape[1])
+    return reverse_within_lengths(after, lengths)

@@ -1,0 +1,251 @@
+"""The recurrent layer: a cell, stacked, in one or both directions, over padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from tidegate.cells.base import Cell, State, check_size
+from tidegate.compile.select import BACKENDS, unroll
+from tidegate.errors import ConfigError, ShapeError
+from tidegate.nn.inputs import check_input, read_lengths, read_resets, turn_resets
+from tidegate.nn.norms import NORMS
+from tidegate.nn.stack import CONNECTIONS, Plain
+from tidegate.nn.states import StackState, join, part
+from tidegate.shapes import reverse_within_lengths, zero_padding
+
+
+class Recurrent(nn.Module):
+    """Run a cell over sequences: `output, state = layer(x, state, lengths=lengths, resets=resets)`.
+
+    `cell` is the first layer's forward cell; the others are built like it, with their own parameters and the
+    input sizes that follow. Layer l computes `norm(f_l(·))`, then what `connection` adds, then dropout unless
+    it is the last.
+
+    - `bidirectional`: a second cell runs each row's real steps from last to first; the outputs are joined.
+    - `hidden_sizes`: one hidden size for each layer, the cell's own first. Implies `layers`.
+    - `connection`: None, "residual" (also `residual=True`), "highway", "dense" or "skip"; see `nn.stack`.
+    - `norm`: None, "batch" or "layer", after each layer, the last one included.
+    - `backend`: "auto" chooses; a name runs or raises `BackendError`. See `explain`.
+
+    `x` [B, T, I] ([T, B, I] without `batch_first`) or a `PackedSequence`, whose output is one too. `lengths`
+    [B], 0..T in any order on any device: from there on, outputs are exactly 0 and states stand still, and what
+    `x` holds does not matter. `resets`, booleans laid out as x's first two axes: the state before that step is
+    the initial one; the backward direction breaks at the same places.
+
+    The state is `torch.nn`'s: [layers·directions, B, H], or a tuple (h, c) of them. Where the layers' sizes
+    differ it is a tuple of the cells' own states [B, H_l], layer by layer, forward before backward.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        residual: bool = False,
+        connection: str | None = None,
+        norm: str | None = None,
+        hidden_sizes: Sequence[int] | None = None,
+        backend: str = "auto",
+        batch_first: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = _hidden_sizes(cell, layers, hidden_sizes)
+        self.input_size = cell.input_size
+        self.layers = len(sizes)
+        self.directions = 2 if bidirectional else 1
+        self.dropout = _probability(dropout)
+        self.backend = backend
+        self.batch_first = batch_first
+        if backend != "auto":
+            BACKENDS[backend]
+        connects = _connection(residual, connection)
+        cells: list[Cell] = []
+        widths: list[int] = []
+        for layer, size in enumerate(sizes):
+            reads = connects.width_read(self.input_size, widths)
+            forward = cell if layer == 0 else cell.like(reads, size)
+            cells.append(forward)
+            if bidirectional:
+                cells.append(cell.like(reads, size))
+            widths.append(self.directions * forward.output_size)
+        self.cells = nn.ModuleList(cells)
+        self.connection = connects(self.input_size, widths)
+        self.norms = None if norm is None else nn.ModuleList(NORMS[norm](width) for width in widths)
+        self.to(cell.weight_hh.device, cell.weight_hh.dtype)
+        self.output_size = self.connection.output_size
+
+    @property
+    def bidirectional(self) -> bool:
+        return self.directions == 2
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: StackState | None = None,
+        *,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, StackState]:
+        """Run every layer over `x`; return the outputs and the state after each row's last real step.
+
+        Raises `ShapeError` where `x`, `state`, `lengths` or `resets` do not fit, `BackendError` where the
+        named backend cannot run this.
+        """
+        if isinstance(x, PackedSequence):
+            return self._forward_packed(x, state, lengths, resets)
+        self._check(x, "B, T" if self.batch_first else "T, B")
+        if not self.batch_first:
+            x = x.transpose(0, 1)
+            resets = None if resets is None else resets.transpose(0, 1)
+        y, state = self._forward(x, state, read_lengths(x, lengths), read_resets(x, resets))
+        return (y if self.batch_first else y.transpose(0, 1)), state
+
+    def step(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
+        """Run every layer one step on `x` [B, I]; return the output [B, O] and the new state.
+
+        A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional.
+        """
+        if self.bidirectional:
+            raise ConfigError(
+                "running one step",
+                expected="a layer that runs forward only",
+                got="bidirectional=True",
+                hint="give the whole sequence, or train with bidirectional=False",
+            )
+        self._check(x, "B")
+        before = part(self._cells, state, x)
+        after: list[State] = []
+
+        def run(layer: int, read: Tensor) -> Tensor:
+            y, new = self._cells[layer](read, before[layer])
+            after.append(new)
+            return y  # type: ignore[no-any-return]
+
+        return self._stack(x, None, run), join(self._cells, after)
+
+    @property
+    def _cells(self) -> list[Cell]:
+        return list(self.cells)  # type: ignore[arg-type]
+
+    def _forward(
+        self, x: Tensor, state: StackState | None, lengths: Tensor | None, resets: Tensor | None
+    ) -> tuple[Tensor, StackState]:
+        """`forward` on batch-first, checked input; `lengths` is None when every row is full."""
+        if lengths is not None:
+            x = zero_padding(x, lengths)
+        cells = self._cells
+        before = part(cells, state, x)
+        after: list[State] = []
+        turned = turn_resets(resets, lengths) if self.bidirectional else None
+
+        def run(layer: int, read: Tensor) -> Tensor:
+            first = layer * self.directions
+            y, new = unroll(cells[first], read, before[first], lengths, resets, self.backend)
+            after.append(new)
+            if not self.bidirectional:
+                return y
+            back, new = unroll(
+                cells[first + 1], reverse_within_lengths(read, lengths), before[first + 1], lengths, turned,
+                self.backend,
+            )  # fmt: skip
+            after.append(new)
+            return torch.cat([y, reverse_within_lengths(back, lengths)], dim=-1)
+
+        return self._stack(x, lengths, run), join(cells, after)
+
+    def _stack(self, x: Tensor, lengths: Tensor | None, run: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Take `x` through the layers: `run` each, norm, connection, dropout to what the layers above read."""
+        outputs: list[Tensor] = []
+        below: list[Tensor] = []
+        connection: Plain = self.connection
+        for layer in range(self.layers):
+            y = run(layer, connection.reads(x, below))
+            if self.norms is not None:
+                y = self.norms[layer](y, lengths)
+            y = connection.joins(x, outputs, y)
+            outputs.append(y)
+            if self.dropout and layer < self.layers - 1:
+                y = F.dropout(y, self.dropout, self.training)
+            below.append(y)
+        return connection.gives(outputs)
+
+    def _forward_packed(
+        self, x: PackedSequence, state: StackState | None, lengths: Tensor | None, resets: Tensor | None
+    ) -> tuple[PackedSequence, StackState]:
+        if lengths is not None or resets is not None:
+            raise ShapeError(
+                "running a PackedSequence",
+                expected="no lengths= and no resets=, it has its own lengths",
+                got="one of them",
+                hint="give the padded tensor with lengths= and resets=",
+            )
+        self._check(x.data, "steps")
+        padded, packed_lengths = pad_packed_sequence(x, batch_first=True)
+        y, state = self._forward(padded, state, read_lengths(padded, packed_lengths.to(padded.device)), None)
+        if x.sorted_indices is not None:
+            y, packed_lengths = y[x.sorted_indices], packed_lengths[x.sorted_indices.cpu()]
+        packed = pack_padded_sequence(y, packed_lengths, batch_first=True)
+        return x._replace(data=packed.data), state
+
+    def _check(self, x: Tensor, axes: str) -> None:
+        check_input(x, axes, self.input_size, self._cells[0].weight_hh.dtype)
+
+    def extra_repr(self) -> str:
+        return (
+            f"layers={self.layers}, bidirectional={self.bidirectional}, dropout={self.dropout}, "
+            f"backend={self.backend!r}, batch_first={self.batch_first}"
+        )
+
+
+def _hidden_sizes(cell: object, layers: int, hidden_sizes: Sequence[int] | None) -> list[int]:
+    doing = "building Recurrent"
+    if not isinstance(cell, Cell):
+        raise ConfigError(doing, expected="a cell, built", got=repr(cell), hint="Recurrent(LSTM(64, 128), layers=2)")
+    check_size(cell, "layers", layers)
+    if hidden_sizes is None:
+        return [cell.hidden_size] * layers
+    if not hidden_sizes or layers not in (1, len(hidden_sizes)):
+        raise ConfigError(
+            doing,
+            expected=f"one of hidden_sizes for each of {layers} layers",
+            got=repr(hidden_sizes),
+            hint="leave layers= out",
+        )
+    if hidden_sizes[0] != cell.hidden_size:
+        raise ConfigError(
+            doing,
+            expected=f"hidden_sizes to start with the cell's own, {cell.hidden_size}",
+            got=repr(hidden_sizes),
+            hint="build the cell with hidden_sizes[0]",
+        )
+    return [check_size(cell, "hidden_sizes", size) for size in hidden_sizes]
+
+
+def _probability(dropout: float) -> float:
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        raise ConfigError(
+            "building Recurrent",
+            expected="dropout to be a probability, 0 to 1",
+            got=repr(dropout),
+            hint="dropout=0.2",
+        )
+    return float(dropout)
+
+
+def _connection(residual: bool, connection: str | None) -> type[Plain]:
+    if residual and connection not in (None, "residual"):
+        raise ConfigError(
+            "building Recurrent",
+            expected="one kind of connection",
+            got=f"residual=True and connection={connection!r}",
+            hint="leave residual= out",
+        )
+    name = "residual" if residual else connection
+    return Plain if name is None else CONNECTIONS[name]

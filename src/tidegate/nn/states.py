@@ -1,0 +1,99 @@
+"""The state of a stack: as `torch.nn` keeps it where sizes agree, an entry for each cell where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from tidegate.cells.base import Cell, State
+from tidegate.errors import ShapeError
+
+StackState: TypeAlias = Tensor | tuple[Tensor, ...] | tuple[State, ...]
+"""[layers·directions, B, H], or a tuple of them where the cell has several states; where the layers' sizes
+differ, a tuple with each cell's own state, layer by layer, forward before backward."""
+
+
+def join(cells: Sequence[Cell], states: Sequence[State]) -> StackState:
+    """Return the cells' states as one."""
+    if not _alike(cells):
+        return tuple(states)
+    each = zip(*(cell.unpack(state) for cell, state in zip(cells, states, strict=True)), strict=True)
+    return cells[0].pack(tuple(torch.stack(tensors) for tensors in each))
+
+
+def part(cells: Sequence[Cell], state: StackState | None, x: Tensor) -> list[State | None]:
+    """Return each cell's state [B, H], or raise `ShapeError` when `state` does not fit the cells and `x`."""
+    if state is None:
+        return [None] * len(cells)
+    if not _alike(cells):
+        return _part_each(cells, state, x)
+    names, sizes = cells[0].states, cells[0].state_sizes
+    tensors = (state,) if isinstance(state, Tensor) else tuple(state)
+    if (len(names) == 1) is not isinstance(state, Tensor) or len(tensors) != len(names):
+        raise ShapeError(
+            "reading the state",
+            expected=_expected(names),
+            got=_seen(state),
+            hint="pass the state as a layer returned it, or None",
+        )
+    for name, size, tensor in zip(names, sizes, tensors, strict=True):
+        _check(name, tensor, (len(cells), x.shape[0], size), x)
+    return [cells[0].pack(each) for each in zip(*(t.unbind(0) for t in tensors if isinstance(t, Tensor)), strict=True)]
+
+
+def _part_each(cells: Sequence[Cell], state: StackState, x: Tensor) -> list[State | None]:
+    if isinstance(state, Tensor) or len(state) != len(cells):
+        raise ShapeError(
+            "reading the state",
+            expected=f"a tuple of {len(cells)} states, one for each cell",
+            got=_seen(state),
+            hint="layers of unequal sizes keep their states apart",
+        )
+    for number, (cell, each) in enumerate(zip(cells, state, strict=True)):
+        tensors = cell.unpack(each)
+        if len(tensors) != len(cell.states):
+            raise ShapeError(
+                f"reading the state of cell {number}",
+                expected=_expected(cell.states),
+                got=_seen(each),
+                hint="pass the state as a layer returned it, or None",
+            )
+        for name, size, tensor in zip(cell.states, cell.state_sizes, tensors, strict=True):
+            _check(f"{name} of cell {number}", tensor, (x.shape[0], size), x)
+    return list(state)
+
+
+def _alike(cells: Sequence[Cell]) -> bool:
+    return all(cell.state_sizes == cells[0].state_sizes for cell in cells)
+
+
+def _check(name: str, tensor: object, shape: tuple[int, ...], x: Tensor) -> None:
+    if not isinstance(tensor, Tensor) or tensor.shape != shape:
+        raise ShapeError(
+            f"reading the state {name}",
+            expected=f"shape {list(shape)}",
+            got=_seen(tensor),
+            hint="[layers·directions, B, H], as the layer returns it",
+        )
+    if tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(
+            f"reading the state {name}",
+            expected=f"dtype {x.dtype}, the input's",
+            got=str(tensor.dtype),
+            hint=f"state.to({x.dtype})",
+        )
+
+
+def _expected(names: tuple[str, ...]) -> str:
+    return "a tensor" if len(names) == 1 else f"a tuple ({', '.join(names)})"
+
+
+def _seen(state: object) -> str:
+    if isinstance(state, Tensor):
+        return f"a tensor of shape {list(state.shape)}"
+    if isinstance(state, tuple | list):
+        return f"a {type(state).__name__} of {len(state)}"
+    return f"{state!r}"
