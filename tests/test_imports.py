@@ -25,7 +25,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("train",),
     ("doctor", "report"),
     (
-        "blueprint", "prepare", "artifact", "model", "predictions", "estimator_tables", "inspection", "run",
+        "blueprint", "prepare", "artifact", "model", "estimator_tables", "inspection", "run",
         "api", "estimators", "tune", "export", "serve",
     ),
     ("demo", "bench", "progress"),
@@ -50,10 +50,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "accelerate": ("train/parallel.py",),
     "llvmlite": ("compile/llvm.py",),
     "triton": ("compile/triton.py",),
-    "polars": ("data/",),
+    "polars": ("data/", "model.", "demo."),
     "typer": ("cli.", "cli/"),
     "click": ("cli.", "cli/"),
-    "rich": ("progress.", "cli.", "cli/"),
+    "rich": ("train/progress.",),
     # Estimators inherit its conventions; the demo trains on its digits.
     "sklearn": ("estimators.", "estimators/", "demo."),
 }

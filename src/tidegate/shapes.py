@@ -18,17 +18,23 @@ def check_lengths(lengths: Tensor, batch: int, steps: int) -> Tensor:
     """Return `lengths` [B] as int64, or raise `ShapeError` unless every entry lies in 0..T."""
     doing = "reading lengths="
     if lengths.dim() != 1 or lengths.shape[0] != batch:
-        raise ShapeError(doing, expected=f"shape [{batch}]", got=f"shape {list(lengths.shape)}",
-                         hint="give one length per row of the batch")
+        raise ShapeError(
+            doing,
+            expected=f"shape [{batch}]",
+            got=f"shape {list(lengths.shape)}",
+            hint="give one length per row of the batch",
+        )
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.is_complex():
-        raise ShapeError(doing, expected="an integer tensor", got=f"dtype {lengths.dtype}",
-                         hint="lengths.long()")
+        raise ShapeError(doing, expected="an integer tensor", got=f"dtype {lengths.dtype}", hint="lengths.long()")
     lengths = lengths.long()
     if batch and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
         worst = int(((lengths < 0) | (lengths > steps)).nonzero()[0])
-        raise ShapeError(doing, expected=f"every length in 0..{steps} (T)",
-                         got=f"{int(lengths[worst])} in row {worst}",
-                         hint="count the real steps of each row, padding left out")
+        raise ShapeError(
+            doing,
+            expected=f"every length in 0..{steps} (T)",
+            got=f"{int(lengths[worst])} in row {worst}",
+            hint="count the real steps of each row, padding left out",
+        )
     return lengths
 
 

@@ -1,0 +1,91 @@
+"""What a trained model is, apart from its weights: schema, fitted kinds, task, architecture. Saved as JSON."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from tidegate.data.features import Encoded, Features
+from tidegate.data.kinds import Number
+from tidegate.data.loader import Forecasts, Loader, Sequences
+from tidegate.data.schema import Schema, check_columns
+from tidegate.data.table import Table
+from tidegate.data.windows import Windows
+from tidegate.tasks.any import AnyTask
+from tidegate.tasks.classification import Classification, MultiLabel
+from tidegate.tasks.forecast_network import ForecastNetwork
+from tidegate.tasks.forecasting import Forecasting
+from tidegate.tasks.network import Architecture, Network, SequenceNetwork
+from tidegate.tasks.regression import Regression
+from tidegate.tasks.targets import scaled_steps, sequence_classes, sequence_numbers, step_classes
+
+
+class Blueprint(BaseModel):
+    """Turns a table into batches and itself into a network; everything it knows was learnt from the training part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: Schema
+    features: Features
+    known: Features | None
+    task: AnyTask
+    architecture: Architecture
+
+    def network(self) -> Network:
+        """Build the network with fresh weights from torch's random state."""
+        width, cards = self.features.width, self.features.cardinalities
+        if isinstance(self.task, Forecasting):
+            known = (self.known.width, self.known.cardinalities) if self.known else (0, ())
+            return ForecastNetwork(self.architecture, self.task, width, cards, *known)
+        return SequenceNetwork(self.architecture, self.task, width, cards)
+
+    def check(self, table: Table) -> list[str]:
+        """Raise unless `table` has the columns of training; return notes on what is new in it."""
+        notes = self.features.check(table)
+        return notes + (self.known.check(table) if self.known else [])
+
+    def loader(
+        self,
+        encoded: Encoded,
+        chosen: np.ndarray,
+        batch_size: int,
+        seed: int | None = None,
+        *,
+        targets: bool = True,
+    ) -> Loader:
+        """Return batches of whole sequences, with their targets unless they are to be predicted."""
+        table, task = encoded.table, self.task
+        if targets:
+            check_columns(table, self.plan.targets, "targets")
+        if not targets:
+            return Loader(Sequences(encoded, chosen), batch_size, seed)
+        if task.per_step and isinstance(task, Classification):
+            tags = step_classes(table, task.target, task.classes)
+            return Loader(Sequences(encoded, chosen, step_targets=tags), batch_size, seed)
+        return Loader(Sequences(encoded, chosen, self._targets(table)[torch.from_numpy(chosen)]), batch_size, seed)
+
+    def _targets(self, table: Table) -> torch.Tensor:
+        task = self.task
+        if isinstance(task, Classification):
+            return sequence_classes(table, task.target, task.classes)
+        if isinstance(task, MultiLabel):
+            return torch.from_numpy(sequence_numbers(table, task.targets)).float()
+        if isinstance(task, Regression):
+            raw = sequence_numbers(table, task.targets)
+            return torch.from_numpy((raw - np.array(task.mean)) / np.array(task.std)).float()
+        raise TypeError(f"{type(task).__name__} has no target per sequence")
+
+    def forecasts(self, encoded: Encoded, windows: Windows, batch_size: int, seed: int | None = None) -> Loader:
+        """Return batches of forecasting windows."""
+        task = self.task
+        if not isinstance(task, Forecasting):
+            raise TypeError(f"{type(task).__name__} has no windows")
+        check_columns(encoded.table, task.targets, "targets")
+        scalers = tuple(
+            Number(name=n, mean=(m,), std=(s,), masked=False)
+            for n, m, s in zip(task.targets, task.mean, task.std, strict=True)
+        )
+        known = Encoded(encoded.table, self.known) if self.known else None
+        maker = Forecasts(encoded, known, windows, task.lookback, task.horizon, scaled_steps(encoded.table, scalers))
+        return Loader(maker, batch_size, seed)

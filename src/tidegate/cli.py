@@ -1,0 +1,218 @@
+"""The command line: a thin shell over the Python verbs. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tidegate.errors import ConfigError, InputError, TidegateError
+from tidegate.version import __version__
+
+app = typer.Typer(
+    name="tidegate",
+    help="Recurrent networks that train.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str, typer.Argument(help="CSV, TSV (.gz too), Parquet, JSON lines or Arrow file.")]
+Run = Annotated[Path, typer.Argument(help="A run folder or saved model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tidegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Recurrent networks that train."""
+
+
+def _option(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text)
+
+
+Text = str | None
+Whole = int | None
+Real = float | None
+Names = list[str] | None
+Target = Annotated[Names, _option("Column to predict; repeatable.")]
+Id = Annotated[Text, _option("Column that tells sequences apart.")]
+Time = Annotated[Text, _option("Column that orders the steps.")]
+TaskOption = Annotated[
+    Text, _option("classification, multilabel, regression, tagging or forecasting; inferred if left out.")
+]
+
+
+@app.command()
+def train(
+    data: Annotated[Text, typer.Argument(help="The table to train on.")] = None,
+    target: Target = None,
+    id: Id = None,
+    time: Time = None,
+    task: TaskOption = None,
+    out: Annotated[Path | None, _option("Run folder; default runs/<data>-<n>.")] = None,
+    valid: Annotated[Text, _option("Fraction to hold out (0.15), or a validation file.")] = None,
+    known: Annotated[Names, _option("Column whose future is known (forecasts); repeatable.")] = None,
+    cell: Annotated[Text, _option("rnn, lstm, gru …")] = None,
+    hidden_size: Annotated[Whole, _option("Units per layer.")] = None,
+    layers: Annotated[Whole, _option("Recurrent layers.")] = None,
+    dropout: Annotated[Real, _option("Dropout probability between layers and before the head.")] = None,
+    epochs: Annotated[Whole, _option("Most epochs to train.")] = None,
+    batch_size: Annotated[Whole, _option("Sequences per batch.")] = None,
+    lr: Annotated[Real, _option("Learning rate.")] = None,
+    horizon: Annotated[Whole, _option("Steps ahead to forecast.")] = None,
+    seed: Annotated[Whole, _option("Seed of everything random.")] = None,
+    config: Annotated[Path | None, _option("JSON or TOML file of options; options given here win.")] = None,
+    resume: Annotated[Path | None, _option("Go on with this run folder.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train on a table; write a run folder with model, metrics and report."""
+    names = ("id", "time", "task", "cell", "hidden_size", "layers", "dropout", "epochs", "batch_size", "lr", "horizon")
+    given = {name: value for name, value in locals().items() if name in (*names, "seed") and value is not None}
+    given |= {name: tuple(many) for name, many in (("target", target), ("known", known)) if many}
+    _train(data, given, config, valid, out, resume, quiet=quiet, as_json=as_json)
+
+
+def _train(
+    data: str | None,
+    given: dict[str, Any],
+    config: Path | None,
+    valid: str | None,
+    out: Path | None,
+    resume: Path | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from tidegate import run as runs
+    from tidegate.config import make_config, read_config
+    from tidegate.train.progress import progress
+
+    options = {**(read_config(config) if config else {}), **given}
+    # With DATA beside --resume, a run killed before it wrote its configuration simply starts.
+    fresh = resume is None or (data is not None and not (resume / runs.CONFIG).exists())
+    folder = resume or out or (runs.default_folder(data) if data else None)
+    if folder is None or (fresh and data is None):
+        raise ConfigError(
+            "starting to train",
+            expected="a data file, or --resume RUN",
+            got="neither",
+            hint="tidegate train data.csv --target y",
+        )
+    if fresh and data is not None:
+        held = _valid(valid, options)
+        runs.start_run(folder, data, held, make_config(options))
+    elif options and data is None:
+        raise ConfigError(
+            f"resuming {folder}",
+            expected="no options: a run keeps its own",
+            got=f"{sorted(options)}",
+            hint="start a new run to change them",
+        )
+    done = runs.run(folder, resume=not fresh, observers=progress(quiet or as_json))
+    model, notes = (done.model, done.notes) if isinstance(done, runs.Trained) else (done, [])
+    _tell(notes, quiet or as_json)
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), **model.metrics}))
+    elif not quiet:
+        _figures(model.metrics, "validation")
+        typer.echo(f"run folder {folder}, report {folder / runs.REPORT}")
+
+
+def _valid(valid: str | None, options: dict[str, Any]) -> str | None:
+    if valid is None:
+        return None
+    try:
+        options["valid"] = float(valid)
+    except ValueError:
+        return valid
+    return None
+
+
+@app.command()
+def evaluate(run: Run, data: Data, as_json: AsJson = False) -> None:
+    """Score a trained model on a table with targets."""
+    from tidegate.api import load
+
+    model = load(run)
+    figures = model.evaluate(data)
+    _tell(model.notes, as_json)
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        _figures(figures, Path(data).name)
+
+
+@app.command()
+def predict(
+    run: Run,
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help=".csv, .parquet or .jsonl")],
+) -> None:
+    """Write predictions that join back to the table by id and time."""
+    from tidegate.api import load
+    from tidegate.data.output import check_output, write_predictions
+
+    check_output(output)
+    model = load(run)
+    frame = model.predict(data)
+    write_predictions(frame, output)
+    _tell(model.notes, False)
+    typer.echo(f"{frame.height} rows written to {output}", err=True)
+
+
+@app.command()
+def inspect(
+    data: Data,
+    target: Target = None,
+    id: Id = None,
+    time: Time = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a table (kinds, lengths, gaps, tail) and the plan it implies."""
+    from tidegate.inspection import inspect_table, show
+
+    profile = inspect_table(data, target=tuple(target or ()), id=id, time=time)
+    typer.echo(json.dumps(profile) if as_json else show(profile))
+
+
+def _tell(notes: list[str], silent: bool) -> None:
+    if not silent:
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+
+
+def _figures(figures: dict[str, float], where: str) -> None:
+    for name, value in figures.items():
+        typer.echo(f"{where} {name} {value:.4g}")
+
+
+def main() -> None:
+    """Run the command line; 0 done, 1 our fault, 2 the user's input, 130 interrupted."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except TidegateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

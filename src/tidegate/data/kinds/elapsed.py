@@ -1,0 +1,56 @@
+"""Elapsed time since the previous step, for clocks that do not tick evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from tidegate.data.kinds.timestamp import MISSING
+
+
+class Elapsed(BaseModel):
+    """`ln(1 + Δ / typical)`, one dense column, where Δ is the time since the previous step of the sequence.
+
+    `typical` is the median positive Δ of the training part, in the clock's own unit. `width` is 0, and nothing
+    is encoded, when 99 % of the training steps tick within 1 % of `typical`: the feature would be constant.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["elapsed"] = "elapsed"
+    name: str
+    typical: float
+    irregular: bool
+
+    @classmethod
+    def fit(cls, name: str, gaps: Iterable[np.ndarray]) -> Elapsed:
+        """Learn from chunks of gaps [n] between steps of the training part, first steps left out."""
+        kept = [gap[gap > 0].astype(np.float64) for gap in gaps]
+        every = np.concatenate(kept) if kept else np.zeros(0)
+        if not every.size:
+            return cls(name=name, typical=1.0, irregular=False)
+        typical = float(np.median(every))
+        even = np.abs(every - typical) <= 0.01 * typical
+        return cls(name=name, typical=typical, irregular=bool(even.mean() < 0.99))
+
+    @property
+    def width(self) -> int:
+        return int(self.irregular)
+
+    def encode(self, gaps: np.ndarray) -> np.ndarray:
+        """Return [n, 1] from gaps [n]; a first step's gap is 0."""
+        return np.log1p(np.maximum(gaps, 0) / self.typical).astype(np.float32).reshape(-1, 1)
+
+
+def time_gaps(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return float64 gaps [n] of `values` [n + 1] (one row before the stretch leads), 0 where `first` [n]."""
+    if values.dtype == np.int64:
+        gaps = np.diff(values).astype(np.float64)
+        gaps[(values[1:] == MISSING) | (values[:-1] == MISSING)] = 0
+    else:
+        gaps = np.nan_to_num(np.diff(values))
+    gaps[first] = 0
+    return gaps

@@ -1,0 +1,137 @@
+"""Batches in a resumable order: shuffled by (seed, epoch), bucketed by length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from tidegate.data.batch import Batch
+from tidegate.data.features import Encoded
+from tidegate.data.windows import Windows
+
+_BUCKET_BATCHES = 32
+"""Sequences are sorted by length within this many batches' worth: little padding, still a random order."""
+
+
+def batch_order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -> list[np.ndarray]:
+    """Return the batches of one epoch as index arrays; the same (seed, epoch) gives the same batches.
+
+    With `seed` None the order is the given one and nothing is shuffled (evaluation, prediction). Otherwise
+    sequences are shuffled, sorted by length within pools of `_BUCKET_BATCHES` batches, and the batches shuffled.
+    """
+    count = len(lengths)
+    if seed is None:
+        order = np.arange(count)
+        return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(count)
+    if lengths.size and lengths.min() != lengths.max():
+        pool = batch_size * _BUCKET_BATCHES
+        pools = [order[i : i + pool] for i in range(0, count, pool)]
+        order = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
+        batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
+        return [batches[i] for i in random.permutation(len(batches))]
+    return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+
+
+class Maker(Protocol):
+    """Makes the batch of the chosen items; knows how long each is."""
+
+    lengths: np.ndarray
+
+    def make(self, chosen: np.ndarray) -> Batch: ...
+
+
+class Loader:
+    """Hands out the batches of an epoch from any step on. `seed` None keeps the given order."""
+
+    def __init__(self, maker: Maker, batch_size: int, seed: int | None = None) -> None:
+        self.maker, self.batch_size, self.seed = maker, batch_size, seed
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.maker.lengths) // self.batch_size)
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch)[start:]:
+            yield self.maker.make(chosen)
+
+
+class Sequences:
+    """Whole sequences of a table, with a target each (`targets` [N, …]) or one a step (`step_targets`, rows → tags)."""
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        chosen: np.ndarray,
+        targets: torch.Tensor | None = None,
+        step_targets: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        offsets = encoded.table.offsets
+        self.encoded, self.targets, self.step_targets = encoded, targets, step_targets
+        self.sequences = chosen
+        self.starts = offsets[chosen]
+        self.lengths = offsets[chosen + 1] - self.starts
+
+    def make(self, chosen: np.ndarray) -> Batch:
+        lengths = self.lengths[chosen]
+        steps = np.arange(max(int(lengths.max(initial=0)), 1))
+        index, mask = self.starts[chosen][:, None] + steps, steps < lengths[:, None]
+        dense, codes = self.encoded.gather(index, mask)
+        target = None
+        if self.targets is not None:
+            target = self.targets[torch.from_numpy(chosen)]
+        elif self.step_targets is not None:
+            target = torch.from_numpy(self.step_targets(index, mask))
+        return Batch(
+            torch.from_numpy(dense),
+            torch.from_numpy(codes),
+            torch.from_numpy(lengths),
+            torch.from_numpy(self.sequences[chosen]),
+            target,
+        )
+
+
+class Forecasts:
+    """Forecasting windows of a table: look-back, known future and the truth where there is one.
+
+    `scaled` maps row indices and a mask to scaled targets [B, T, C] with NaN where missing or masked out.
+    `known` encodes the columns whose future is known (None when there are none).
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        known: Encoded | None,
+        windows: Windows,
+        lookback: int,
+        horizon: int,
+        scaled: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ) -> None:
+        self.encoded, self.known, self.windows, self.scaled = encoded, known, windows, scaled
+        self.lookback, self.horizon = lookback, horizon
+        self.lengths = np.full(len(windows), lookback)
+
+    def make(self, chosen: np.ndarray) -> Batch:
+        w = self.windows
+        origin, first, last = w.origin[chosen][:, None], w.first[chosen][:, None], w.last[chosen][:, None]
+        length = np.minimum(w.origin[chosen] - w.first[chosen], self.lookback)
+        # A short look-back starts at its first real row, so that its padding is at the end as everywhere else.
+        back = origin - length[:, None] + np.arange(self.lookback)
+        ahead = origin + np.arange(self.horizon)
+        seen, future = (back < origin) & (back >= first), ahead < last
+        dense, codes = self.encoded.gather(back, seen)
+        known = self.known.gather(ahead, future) if self.known else (None, None)
+        return Batch(
+            torch.from_numpy(dense),
+            torch.from_numpy(codes),
+            torch.from_numpy(length),
+            torch.from_numpy(chosen),
+            target=torch.from_numpy(self.scaled(ahead, future)),
+            history=torch.from_numpy(self.scaled(back, seen)),
+            known_dense=None if known[0] is None else torch.from_numpy(known[0]),
+            known_codes=None if known[1] is None else torch.from_numpy(known[1]),
+        )

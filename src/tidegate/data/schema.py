@@ -1,0 +1,217 @@
+"""Which column is what: roles inferred from a table, shown by `inspect`, and settable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from tidegate.data.table import ColumnInfo, Table
+from tidegate.errors import ConfigError, DataError
+from tidegate.registry import did_you_mean
+
+_MOST_LEVELS = 1000
+_MOST_INTEGER_CLASSES = 20
+
+
+class Schema(BaseModel):
+    """Roles of the columns of one kind of table, and what is to be learnt.
+
+    `inputs` are read at every step. `known` are those of them whose future is known when a forecast is made;
+    columns constant within every sequence are among them. `types` is the type of every column that is used,
+    `ignored` says why each other one is not. `reason` says in words why the task was chosen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None
+    time: str | None
+    targets: tuple[str, ...]
+    task: str
+    reason: str
+    inputs: tuple[str, ...]
+    known: tuple[str, ...]
+    static: tuple[str, ...]
+    types: dict[str, str]
+    ignored: dict[str, str]
+
+
+def check_columns(table: Table, names: Sequence[str], role: str) -> None:
+    """Raise `ConfigError` unless every name is a column of the table."""
+    for name in names:
+        if name not in table.columns:
+            raise ConfigError(
+                f"reading {role} of {table.name}",
+                expected="a column of the table",
+                got=repr(name),
+                hint=did_you_mean(name, table.columns),
+            )
+
+
+def infer_schema(
+    table: Table,
+    targets: Sequence[str],
+    *,
+    task: str | None = None,
+    known: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    horizon: int | None = None,
+) -> Schema:
+    """Decide the role of every column; what the caller names is taken as it is."""
+    if not targets:
+        raise ConfigError(
+            f"planning for {table.name}",
+            expected="a target column",
+            got="none",
+            hint=f"target= one of {sorted(table.columns)}",
+        )
+    for names, role in ((targets, "target"), (known, "known"), (ignore, "ignore")):
+        check_columns(table, names, role)
+    for name in targets:
+        if name in (table.id_name, table.time_name):
+            raise ConfigError(
+                f"planning for {table.name}",
+                expected="a target that is neither id nor time",
+                got=repr(name),
+                hint="name another column",
+            )
+    infos = [table.columns[name] for name in targets]
+    chosen, reason = (task, "as asked") if task else _infer_task(table, infos, horizon)
+    _check_task(table, infos, chosen)
+    ignored = dict.fromkeys(ignore, "left out as asked")
+    inputs = []
+    for info in table.columns.values():
+        why = _why_not(table, info, targets, chosen)
+        if info.name in ignored or info.name == table.id_name or info.name in targets:
+            continue
+        if why:
+            ignored[info.name] = why
+        else:
+            inputs.append(info.name)
+    static = tuple(n for n in inputs if table.columns[n].constant and len(table.ids) > 1)
+    future = tuple(n for n in inputs if n in known or n in static or n == table.time_name)
+    return Schema(
+        id=table.id_name,
+        time=table.time_name,
+        targets=tuple(targets),
+        task=chosen,
+        reason=reason,
+        inputs=tuple(inputs),
+        known=future,
+        static=static,
+        ignored=ignored,
+        types={name: table.columns[name].type for name in (*inputs, *targets)},
+    )
+
+
+def _why_not(table: Table, info: ColumnInfo, targets: Sequence[str], task: str) -> str | None:
+    """Return why a column is no input, or None."""
+    rows = int(table.offsets[-1])
+    if info.name == table.time_name and info.type != "timestamp":
+        return "a bare clock: its gaps are used, its value is not"
+    if info.missing >= rows:
+        return "every value is missing"
+    if info.type == "category" and len(info.levels or ()) > max(_MOST_LEVELS, rows // 20):
+        return f"{len(info.levels or ())} different values: looks like free text or a key"
+    if info.type == "category" and len(info.levels or ()) <= 1 and not info.missing:
+        return "one value throughout"
+    return None
+
+
+def _infer_task(table: Table, infos: list[ColumnInfo], horizon: int | None) -> tuple[str, str]:
+    name = ", ".join(repr(i.name) for i in infos)
+    steady = all(i.constant for i in infos) and len(table.ids) > 1
+    if horizon is not None:
+        return "forecasting", "a horizon is asked for"
+    if len(infos) > 1:
+        if all(i.type == "number" for i in infos):
+            return (
+                ("regression", f"{name}: numbers, one each per sequence")
+                if steady
+                else ("forecasting", f"{name}: numbers that change within a sequence")
+            )
+        return "multilabel", f"{name}: several yes/no columns"
+    info = infos[0]
+    if info.type in ("category", "boolean"):
+        return (
+            ("classification", f"{name} is one {info.type} per sequence")
+            if steady
+            else ("tagging", f"{name} is a {info.type} that changes within a sequence")
+        )
+    if not steady:
+        return "forecasting", f"{name} is a number that changes within a sequence"
+    if _few_integers(table, info.name):
+        return "classification", f"{name} has at most {_MOST_INTEGER_CLASSES} whole-number values"
+    return "regression", f"{name} is one number per sequence"
+
+
+def _few_integers(table: Table, name: str) -> bool:
+    values = first_values(table, name)
+    values = values[~np.isnan(values)]
+    distinct = np.unique(values)
+    return bool(
+        values.size
+        and (values == np.round(values)).all()
+        and distinct.size <= _MOST_INTEGER_CLASSES
+        and distinct.size * 2 <= values.size
+    )
+
+
+def _check_task(table: Table, infos: list[ColumnInfo], task: str) -> None:
+    doing = f"planning {task} for {table.name}"
+    if task in ("classification", "tagging") and len(infos) > 1:
+        raise ConfigError(doing, expected="one target", got=str([i.name for i in infos]), hint="task='multilabel'")
+    for info in infos:
+        numeric = task in ("regression", "forecasting")
+        if numeric and info.type not in ("number", "boolean"):
+            raise ConfigError(
+                doing,
+                expected="a target of numbers",
+                got=f"column {info.name!r} of type {info.type}",
+                hint="task='classification' or 'tagging', or another target",
+            )
+        if info.type == "timestamp" or info.width > 1:
+            raise ConfigError(
+                doing,
+                expected="a target of single numbers, categories or booleans",
+                got=f"column {info.name!r}: {info.type} of width {info.width}",
+                hint="another target",
+            )
+        if task == "multilabel" and info.type not in ("boolean", "number"):
+            raise ConfigError(
+                doing,
+                expected="targets of yes/no or 0/1",
+                got=f"column {info.name!r} of type {info.type}",
+                hint="one target at a time",
+            )
+        if task not in ("tagging", "forecasting") and not info.constant:
+            raise DataError(
+                doing,
+                expected=f"one value of {info.name!r} per sequence",
+                got=f"a value that changes within sequence {_first_changing(table, info.name)!r}",
+                hint="task='tagging' or 'forecasting', or check id=",
+            )
+        if info.missing >= int(table.offsets[-1]):
+            raise DataError(
+                doing,
+                expected=f"values in target {info.name!r}",
+                got="only missing ones",
+                hint="check the column",
+            )
+
+
+def _first_changing(table: Table, name: str) -> str | int:
+    for i, sequence in enumerate(table.ids):
+        values = table.read(name, int(table.offsets[i]), int(table.offsets[i + 1]))
+        if values.size and not (values[1:] == values[:-1]).all():
+            return sequence
+    return table.ids[0]
+
+
+def first_values(table: Table, name: str) -> np.ndarray:
+    """Return the value at each sequence's first step, [N]: the target of a sequence."""
+    starts = table.offsets[:-1]
+    if table.in_memory:
+        return table.read(name, 0, int(table.offsets[-1]))[starts]
+    return np.concatenate([table.read(name, int(s), int(s) + 1) for s in starts])

@@ -1,0 +1,182 @@
+"""A trained model: predict, evaluate, save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from tidegate.artifact import save_model
+from tidegate.blueprint import Blueprint
+from tidegate.data.batch import Batch
+from tidegate.data.features import Encoded
+from tidegate.data.horizon import forecast_origins, with_future
+from tidegate.data.loader import Loader
+from tidegate.data.source import open_source
+from tidegate.data.table import Table, load_table
+from tidegate.data.windows import window_origins
+from tidegate.errors import DataError
+from tidegate.tasks.base import Accumulator
+from tidegate.tasks.forecasting import Forecasting
+from tidegate.tasks.network import Network
+
+_BATCH = 256
+
+
+class Model:
+    """What `tg.fit` and `tg.load` return.
+
+    `metrics` are those of the validation part at the end of training. `notes` says what was handled in the data it
+    saw last.
+    """
+
+    def __init__(self, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
+        self.blueprint, self.network = blueprint, network
+        self.metrics = metrics
+        self.notes: list[str] = []
+
+    def __repr__(self) -> str:
+        task, arch = self.blueprint.task, self.blueprint.architecture
+        weights = sum(p.numel() for p in self.network.parameters())
+        return f"Model({task.task} of {', '.join(self.blueprint.plan.targets)}: {arch.cell} {arch.hidden_size}, {weights:,} weights)"
+
+    def save(self, path: str | Path) -> None:
+        """Save to a folder of two files, weights and description, that `tg.load` reads."""
+        save_model(Path(path), self.blueprint, self.network, self.metrics)
+
+    def predict(self, data: Any) -> pl.DataFrame:
+        """Predict and return a frame that joins back to the input by id and time.
+
+        Classification and regression give a row per sequence; tagging one per step; forecasting one per series
+        and step ahead, from the end of each series (its last row with any target).
+        """
+        table = self._table(data)
+        if isinstance(self.blueprint.task, Forecasting):
+            return self._forecast(table)
+        self._check_names(table)
+        encoded = Encoded(table, self.blueprint.features)
+        loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH, targets=False)
+        return self._per_step(table, loader) if self.blueprint.task.per_step else self._per_sequence(table, loader)
+
+    def evaluate(self, data: Any, *, start: Any = None) -> dict[str, float]:
+        """Return the loss and the task's metrics on data with targets.
+
+        For forecasts every window of the data is scored; `start` (a time) scores only horizons that begin there or
+        later, and lets earlier rows serve as look-back.
+        """
+        return self.score(data, start=start)[0]
+
+    def score(self, data: Any, *, start: Any = None) -> tuple[dict[str, float], Accumulator]:
+        """Return the figures of `evaluate` and the accumulator they came from (a confusion matrix, say)."""
+        table = self._table(data)
+        self._check_names(table)
+        loader = self._truth_loader(table, start)
+        total, count, metrics = 0.0, 0, self.network.metrics()
+        for batch, prediction in self._run(loader):
+            loss, n = self.network.loss(batch, prediction)
+            total, count = total + float(loss), count + int(n)
+            metrics.update(batch, prediction)
+        return {"loss": total / max(count, 1), **metrics.compute()}, metrics
+
+    def _truth_loader(self, table: Table, start: Any) -> Loader:
+        encoded = Encoded(table, self.blueprint.features)
+        task = self.blueprint.task
+        if not isinstance(task, Forecasting):
+            return self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH)
+        begin = np.zeros(len(table.ids), np.int64) if start is None else _steps_before(table, start)
+        windows = window_origins(
+            table.offsets, begin, np.diff(table.offsets), task.horizon, min(task.lookback, task.horizon)
+        )
+        if not len(windows):
+            raise DataError(
+                f"evaluating forecasts on {table.name}",
+                expected=f"at least {2 * task.horizon} steps",
+                got=f"a longest series of {int(np.diff(table.offsets).max())} steps",
+                hint="more rows",
+            )
+        return self.blueprint.forecasts(encoded, windows, _BATCH)
+
+    def _table(self, data: Any) -> Table:
+        plan = self.blueprint.plan
+        types = dict(plan.types)
+        source = open_source(data, kinds=types)
+        table = load_table(source, id=plan.id if plan.id in source.columns else None, time=plan.time)
+        return table
+
+    def _check_names(self, table: Table) -> None:
+        self.notes = list(table.notes) + self.blueprint.check(table)
+
+    def _run(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
+        device = next(self.network.parameters()).device
+        self.network.eval()
+        with torch.inference_mode():
+            for batch in loader.batches():
+                there = batch.to(device)
+                yield there, self.network(there)
+
+    def _per_sequence(self, table: Table, loader: Loader) -> pl.DataFrame:
+        parts = [self.network.task.decode(prediction) for _, prediction in self._run(loader)]
+        return pl.DataFrame({table.id_name or "sequence": table.ids, **_joined(parts)})
+
+    def _per_step(self, table: Table, loader: Loader) -> pl.DataFrame:
+        parts = []
+        for batch, prediction in self._run(loader):
+            real = torch.arange(prediction.shape[1], device=prediction.device) < batch.lengths[:, None]
+            parts.append(self.network.task.decode(prediction[real]))
+        lengths = np.diff(table.offsets)
+        columns: dict[str, Any] = {
+            table.id_name or "sequence": pl.Series(table.ids).gather(np.repeat(np.arange(len(lengths)), lengths))
+        }
+        if table.time_name:
+            columns[table.time_name] = _time_series(table, 0, int(table.offsets[-1]))
+        else:
+            columns["step"] = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else []
+        return pl.DataFrame({**columns, **_joined(parts)})
+
+    def _forecast(self, table: Table) -> pl.DataFrame:
+        task = self.blueprint.task
+        assert isinstance(task, Forecasting)
+        known = self.blueprint.known.names if self.blueprint.known else ()
+        extended, origins = with_future(table, task.targets, task.horizon, known)
+        self._check_names(extended)
+        windows = forecast_origins(extended, origins)
+        loader = self.blueprint.forecasts(Encoded(extended, self.blueprint.features), windows, _BATCH)
+        decoded = _joined([task.decode(prediction) for _, prediction in self._run(loader)])
+        rows = (origins[:, None] + np.arange(task.horizon)).ravel()
+        owner = np.repeat(windows.sequence, task.horizon)
+        columns: dict[str, Any] = {}
+        if table.id_name:
+            columns[table.id_name] = pl.Series(table.ids).gather(owner)
+        if table.time_name:
+            columns[table.time_name] = _time_series(extended, 0, int(extended.offsets[-1])).gather(rows)
+        columns["step"] = np.tile(np.arange(1, task.horizon + 1), len(windows))
+        return pl.DataFrame({**columns, **{k: v.reshape(-1) for k, v in decoded.items()}})
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def _time_series(table: Table, start: int, stop: int) -> pl.Series:
+    name = table.time_name or ""
+    values = table.read(name, start, stop)
+    if table.columns[name].type == "timestamp":
+        return pl.Series(values).cast(pl.Datetime("us"))
+    return pl.Series(values.astype(np.int64) if (values == np.round(values)).all() else values)
+
+
+def _steps_before(table: Table, start: Any) -> np.ndarray:
+    """Return for each sequence how many of its steps lie before the time `start`, [N]."""
+    if not table.time_name:
+        raise DataError("evaluating from start=", expected="a table with a time column", got="none", hint="time=")
+    if table.columns[table.time_name].type == "timestamp":
+        start = np.datetime64(start, "us").astype(np.int64)
+    values = table.read(table.time_name, 0, int(table.offsets[-1]))
+    return np.array(
+        [np.searchsorted(values[a:b], start) for a, b in zip(table.offsets[:-1], table.offsets[1:], strict=True)]
+    )

@@ -1,0 +1,124 @@
+"""The network of a task: columns in, recurrent layers, a head out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from tidegate.cells import CELLS
+from tidegate.data.batch import Batch
+from tidegate.nn.recurrent import Recurrent
+from tidegate.shapes import last_real_step, length_mask
+from tidegate.tasks.base import Accumulator, Task
+
+Pooling = Literal["last", "mean", "max", "last_mean"]
+
+
+class Architecture(BaseModel):
+    """The recurrent part and what surrounds it. Sizes are units; dropout is a probability."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cell: str = "gru"
+    hidden_size: int = Field(default=64, ge=1)
+    layers: int = Field(default=1, ge=1)
+    bidirectional: bool = False
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    norm: Literal["batch", "layer"] | None = None
+    residual: bool = False
+    connection: Literal["residual", "highway", "dense", "skip"] | None = None
+    pooling: Pooling = "last_mean"
+    channels: Literal["shared", "joint"] = "shared"
+
+    def recurrent(self, width: int) -> Recurrent:
+        """Build the recurrent layers for `width` inputs."""
+        cell = CELLS[self.cell](width, self.hidden_size)
+        return Recurrent(
+            cell,
+            layers=self.layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            residual=self.residual,
+            connection=self.connection,
+            norm=self.norm,
+        )
+
+
+class Columns(nn.Module):
+    """Dense columns as they are, beside an embedding of each category column: [B, T, F + Σ E_k]."""
+
+    def __init__(self, width: int, cardinalities: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = [min(32, (n + 2) // 2) for n in cardinalities]
+        self.embeddings = nn.ModuleList(nn.Embedding(n, e) for n, e in zip(cardinalities, sizes, strict=True))
+        self.width = width + sum(sizes)
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        if not self.embeddings:
+            return dense
+        return torch.cat([dense, *(e(codes[..., k]) for k, e in enumerate(self.embeddings))], dim=-1)
+
+
+class Pool(nn.Module):
+    """A sequence's outputs [B, T, D] as one vector: the last real step's, the mean, the maximum, or last and mean."""
+
+    def __init__(self, kind: Pooling, bidirectional: bool) -> None:
+        super().__init__()
+        self.kind, self.bidirectional = kind, bidirectional
+
+    def width(self, size: int) -> int:
+        return 2 * size if self.kind == "last_mean" else size
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.kind == "last":
+            return self.last(x, lengths)
+        real = length_mask(lengths, x.shape[1])[..., None]
+        if self.kind == "max":
+            best = x.masked_fill(~real, -torch.inf).amax(1)
+            return best.masked_fill((lengths == 0)[:, None], 0)
+        mean = (x * real).sum(1) / lengths.clamp(min=1)[:, None]
+        return mean if self.kind == "mean" else torch.cat([self.last(x, lengths), mean], dim=1)
+
+    def last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return where each direction ends: the last real step forward, the first step backward."""
+        if not self.bidirectional:
+            return last_real_step(x, lengths)
+        half = x.shape[2] // 2
+        return torch.cat([last_real_step(x[..., :half], lengths), x[:, 0, half:]], dim=1)
+
+
+class Network(nn.Module):
+    """What the loop trains: `forward` predicts, `loss` and `metrics` are the task's."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        return self.task.loss(batch, prediction)
+
+    def metrics(self) -> Accumulator:
+        return self.task.metrics()
+
+
+class SequenceNetwork(Network):
+    """Columns → recurrent layers → pool (unless every step is predicted) → norm, dropout, linear."""
+
+    def __init__(self, architecture: Architecture, task: Task, width: int, cardinalities: tuple[int, ...]) -> None:
+        super().__init__(task)
+        self.columns = Columns(width, cardinalities)
+        self.recurrent = architecture.recurrent(self.columns.width)
+        size = self.recurrent.output_size
+        self.pool = None if task.per_step else Pool(architecture.pooling, architecture.bidirectional)
+        size = size if self.pool is None else self.pool.width(size)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.head = nn.Linear(size, task.outputs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        x, _ = self.recurrent(self.columns(batch.dense, batch.codes), lengths=batch.lengths)
+        if self.pool is not None:
+            x = self.pool(x, batch.lengths)
+        return self.head(self.dropout(x))  # type: ignore[no-any-return]

@@ -1,0 +1,89 @@
+"""Numbers: one or several per sequence."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tidegate.data.batch import Batch
+from tidegate.tasks.base import Task, as_numpy, one_per, target_of
+
+PointLoss = Literal["mse", "mae", "huber"]
+_POINT = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+
+
+def point_loss(kind: PointLoss, prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the elementwise loss; Huber's threshold is 1 standard deviation of the target."""
+    return _POINT[kind](prediction, target, reduction="none")
+
+
+class ErrorSums:
+    """Sums of errors in the target's own units, per target [C]; missing truths are left out."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self.mean, self.std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        self.count, self.absolute, self.square, self.truth, self.truth_square = (
+            torch.zeros(len(mean), dtype=torch.float64) for _ in range(5)
+        )
+
+    def update(self, batch: Batch, prediction: Tensor) -> None:
+        self.add(prediction, target_of(batch))
+
+    def add(self, prediction: Tensor, truth: Tensor) -> None:
+        """Add scaled predictions and truths, both [..., C]."""
+        size = len(self.mean)
+        truth, prediction = (
+            truth.double().cpu().reshape(-1, size),
+            prediction.double().cpu().reshape(-1, size),
+        )
+        seen = ~truth.isnan()
+        error = torch.where(seen, prediction - truth, 0.0)
+        known = torch.where(seen, truth, 0.0)
+        self.count += seen.sum(0)
+        self.absolute += error.abs().sum(0)
+        self.square += error.square().sum(0)
+        self.truth += known.sum(0)
+        self.truth_square += known.square().sum(0)
+
+    def compute(self) -> dict[str, float]:
+        """Return MAE and RMSE in the target's units (averaged over targets), R², and MSE and MAE in standard units."""
+        count = self.count.clamp(min=1)
+        mae, mse = self.absolute / count, self.square / count
+        variance = self.truth_square / count - (self.truth / count).square()
+        total = self.count.sum().clamp(min=1)
+        return {
+            "mae": float((mae * self.std).mean()),
+            "rmse": float((mse.sqrt() * self.std).mean()),
+            "r2": float((1 - mse / variance.clamp(min=1e-12)).mean()),
+            "scaled_mse": float(self.square.sum() / total),
+            "scaled_mae": float(self.absolute.sum() / total),
+        }
+
+
+class Regression(Task):
+    """One or several numbers per sequence (D2). Predictions [B, C] are in standard units of the training part."""
+
+    task: Literal["regression"] = "regression"
+    targets: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    point: PointLoss = "mse"
+
+    @property
+    def outputs(self) -> int:
+        return len(self.targets)
+
+    def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        target = target_of(batch)
+        return point_loss(self.point, prediction, target).sum() / self.outputs, one_per(target)
+
+    def metrics(self) -> ErrorSums:
+        return ErrorSums(self.mean, self.std)
+
+    def decode(self, prediction: Tensor) -> dict[str, np.ndarray]:
+        values = as_numpy(prediction.double()) * np.asarray(self.std) + np.asarray(self.mean)
+        return {name: values[:, i] for i, name in enumerate(self.targets)}

@@ -1,0 +1,62 @@
+"""Kinds learn from what they are fitted on and encode the rest (C3, C4, C11)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tidegate.data.kinds import Boolean, Category, Number, Timestamp
+from tidegate.data.kinds.elapsed import Elapsed, time_gaps
+from tidegate.data.kinds.timestamp import MISSING
+
+
+def test_number_matches_numpy_over_any_chunks() -> None:
+    values = np.random.default_rng(0).normal(1e6, 3.0, (1000, 2))
+    values[::7, 1] = np.nan
+    kind = Number.fit("v", 2, np.array_split(values, 13))
+    assert kind.mean == pytest.approx(np.nanmean(values, 0))
+    assert kind.std == pytest.approx(np.nanstd(values, 0))
+    encoded = kind.encode(values)
+    assert encoded.shape == (1000, 4)
+    assert (encoded[::7, 1] == 0).all()
+    assert (encoded[::7, 3] == 0).all()
+    assert (encoded[:, 2] == 1).all()
+
+
+def test_constant_number_is_not_blown_up() -> None:
+    kind = Number.fit("v", 1, [np.full(1000, 0.1)])
+    assert kind.std == (1.0,)
+    assert kind.encode(np.array([0.1, 1.1])).ravel() == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+def test_new_and_missing_categories_are_index_zero() -> None:
+    levels = ("b", "a", "rare")
+    kind = Category.fit("c", levels, [np.array([0, 1, -1], np.int32)])
+    assert kind.levels == ("a", "b")
+    assert kind.encode(np.array([0, 1, 2, -1], np.int32), levels).tolist() == [2, 1, 0, 0]
+    assert kind.unseen(levels) == ["rare"]
+
+
+def test_boolean_missing_is_zero() -> None:
+    assert Boolean(name="b").encode(np.array([0.0, 1.0, np.nan])).ravel().tolist() == [-1.0, 1.0, 0.0]
+
+
+def test_timestamp_uses_the_cycles_the_data_span() -> None:
+    hours = np.arange(0, 24 * 21) * 3_600_000_000
+    kind = Timestamp.fit("t", 1, [hours])
+    assert kind.cycles == ("day", "week")
+    encoded = kind.encode(np.array([0, 6 * 3_600_000_000, MISSING]))
+    assert encoded[0, :2] == pytest.approx([0.0, 1.0], abs=1e-6)
+    assert encoded[1, :2] == pytest.approx([1.0, 0.0], abs=1e-6)
+    assert (encoded[2] == 0).all()
+
+
+def test_elapsed_is_a_feature_only_where_the_clock_is_uneven() -> None:
+    assert Elapsed.fit("t", [np.full(500, 60.0)]).width == 0
+    kind = Elapsed.fit("t", [np.array([1.0, 1.0, 3.0, 9.0])])
+    assert kind.width == 1
+    assert kind.encode(np.array([0.0, kind.typical])).ravel() == pytest.approx([0.0, np.log(2)])
+
+
+def test_time_gaps_start_anew_with_each_sequence() -> None:
+    values = np.array([5.0, 6.0, 100.0, 103.0])
+    assert time_gaps(values, np.array([False, True, False])).tolist() == [1.0, 0.0, 3.0]
