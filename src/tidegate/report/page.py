@@ -1,0 +1,193 @@
+"""The page about a training run: one file, no network, nothing but what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tidegate.data.table import ColumnInfo, Table
+from tidegate.files import write_atomically
+from tidegate.report import figures
+from tidegate.report.markup import Cell, Plots, cards, facts, figures_of, folded, section, share, table, text
+from tidegate.report.pictures import pictures
+from tidegate.report.style import CSS, SCRIPT
+from tidegate.train.loop import TrainResult
+
+_SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "exact_match", "interval_coverage")
+_MEANING = {
+    "loss": "what training minimises",
+    "accuracy": "share of right answers",
+    "balanced_accuracy": "recall, averaged over classes",
+    "macro_f1": "F1, averaged over classes or labels",
+    "exact_match": "share with every label right",
+    "mae": "mean absolute error, target's units",
+    "rmse": "root mean square error, target's units",
+    "r2": "1 is perfect, 0 is the mean",
+    "scaled_mse": "mean square error, standard units",
+    "scaled_mae": "mean absolute error, standard units",
+    "interval_coverage": "truths inside the widest interval",
+}
+_NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "macro_f1": "Macro F1", "scaled_mse": "Scaled MSE", "scaled_mae": "Scaled MAE"}
+
+
+class Trained(Protocol):
+    """A finished training, as `tidegate.run` returns it."""
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def result(self) -> TrainResult: ...
+    @property
+    def prepared(self) -> Any: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+
+def write_report(path: Path, trained: Trained, data: str) -> None:
+    """Write the report of a training run as one HTML page, whole or not at all.
+
+    The validation part is run through the network once more; figures and tables cover all of it unless their
+    caption says otherwise. `data` is shown as where the table came from. The same training gives the same page.
+    """
+    write_atomically(path, page(trained, data).encode())
+
+
+def page(trained: Trained, data: str) -> str:
+    """Return the page as text."""
+    plots = Plots()
+    plan = trained.model.blueprint.plan
+    title = f"{plan.task.capitalize()} of {', '.join(plan.targets)}"
+    body = "".join(
+        [
+            cards(_card(name, value) for name, value in trained.result.metrics.items()),
+            _run(trained, data),
+            _learning(trained.result, plots),
+            section("On the validation part", _pictures(trained, plots)),
+            _data(trained, plots),
+            _config(trained),
+            _notes(trained.notes),
+        ]
+    )
+    # "<" would let a label close the script.
+    described = json.dumps(plots.figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)} – Tidegate</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{CSS}</style></head><body><header><h1>{text(title)}</h1>"
+        f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part, which training did not see.</p>"
+        f"<noscript><p>Figures need JavaScript; every number is in the tables too.</p></noscript></header><main>{body}</main>"
+        f"<footer>Written by Tidegate</footer><script>{figures.plotly_script()}</script>"
+        f"<script>const FIGURES = {described};{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _pictures(trained: Trained, plots: Plots) -> str:
+    model, prepared = trained.model, trained.prepared
+    return pictures(model.network, prepared.valid, model.blueprint.task, plots)
+
+
+def _title(name: str) -> str:
+    return _NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def _card(name: str, value: float) -> tuple[str, str, str]:
+    return _title(name), share(value) if name in _SHARES else figures_of(float(value)), _MEANING.get(name, "")
+
+
+def _run(trained: Trained, data: str) -> str:
+    plan, arch, result = trained.model.blueprint.plan, trained.model.blueprint.architecture, trained.result
+    weights = sum(p.numel() for p in trained.model.network.parameters())
+    source = trained.prepared.train.maker.encoded.table
+    shape = [f"{arch.hidden_size} units", f"{arch.layers} layer{'s' * (arch.layers > 1)}"]
+    pairs: list[tuple[str, object]] = [
+        ("Data", data),
+        ("Rows, sequences", f"{source.rows:,}, {len(source.ids):,}"),
+        *((k.replace("_", " ").capitalize(), f"{v:,}") for k, v in trained.prepared.sizes.items()),
+        ("Task", f"{plan.task}: {plan.reason}"),
+        ("Target", ", ".join(plan.targets)),
+        ("Sequence id", plan.id or "none: one sequence, or one a row"),
+        ("Time", plan.time or "none: rows in their order"),
+        ("Input columns", f"{len(plan.inputs):,}"),
+        ("Cell", f"{arch.cell}, {', '.join(shape + ['both directions'] * arch.bidirectional)}"),
+        ("Weights", f"{weights:,}"),
+        ("Best epoch", f"{result.best_epoch + 1} of {len(result.history)}"),
+        ("Ended because", result.reason),
+    ]
+    if plan.task == "forecasting":
+        task = trained.model.blueprint.task
+        pairs.insert(6, ("Horizon, look-back", f"{task.horizon:,}, {task.lookback:,} steps"))
+    return section("The run", facts(pairs))
+
+
+def _learning(result: TrainResult, plots: Plots) -> str:
+    history, best = result.history, result.best_epoch + 1
+    epochs = [int(row["epoch"]) + 1 for row in history]
+    loss = {"Training": [float(row["train_loss"]) for row in history]}
+    if all("valid_loss" in row for row in history):
+        loss["Validation"] = [float(row["valid_loss"]) for row in history]
+    parts = [plots.frame(figures.curves(loss, epochs, "Loss", best), f"Mean loss by epoch. The dotted line is the best epoch, {best}.")]
+    names = [k for k in result.metrics if k != "loss" and all(f"valid_{k}" in row for row in history)]
+    for family, y in (([k for k in names if k in _SHARES], "Share"), ([k for k in names if k in ("mae", "rmse")], "Error")):
+        if family:
+            lines = {_title(k): [float(row[f"valid_{k}"]) for row in history] for k in family}
+            parts.append(plots.frame(figures.curves(lines, epochs, y, best), "On the validation part, by epoch."))
+    heads = ["Epoch", "Training loss", *(f"{_title(k)}" for k in result.metrics), "Learning rate"]
+    rows: list[list[Cell]] = [
+        [int(row["epoch"]) + 1, float(row["train_loss"]), *(float(row[f"valid_{k}"]) for k in result.metrics), float(row["lr"])]
+        for row in history
+    ]
+    every = folded("Every epoch in numbers", table(heads, rows, "Training loss, then validation figures"))
+    return section("Learning curves", f'<div class="grid">{"".join(parts)}</div>', every)
+
+
+def _data(trained: Trained, plots: Plots) -> str:
+    source = trained.prepared.train.maker.encoded.table
+    plan = trained.model.blueprint.plan
+    rows: list[list[Cell]] = [
+        [name, _role(name, plan), _kind(info), share(info.missing / max(source.rows, 1)), plan.ignored.get(name, "")]
+        for name, info in source.columns.items()
+    ]
+    rows.sort(key=lambda row: _ROLES.index(str(row[1])))
+    columns = table(["Column", "Role", "Kind", "Missing", "Why not"], rows, "Every column of the table")
+    return section("The data", _lengths(source, plots), columns)
+
+
+_ROLES = ("target", "id", "time", "input", "input, known ahead", "input, static", "ignored")
+
+
+def _role(name: str, plan: Any) -> str:
+    for role, names in (("target", plan.targets), ("id", (plan.id,)), ("time", (plan.time,)), ("ignored", plan.ignored),
+                        ("input, static", plan.static)):  # fmt: skip
+        if name in names:
+            return role
+    return "input, known ahead" if plan.task == "forecasting" and name in plan.known else "input"
+
+
+def _kind(info: ColumnInfo) -> str:
+    if info.type == "category":
+        return f"category, {len(info.levels or ()):,} values"
+    return info.type if info.width == 1 else f"{info.width} numbers a step"
+
+
+def _lengths(source: Table, plots: Plots) -> str:
+    lengths = np.diff(source.offsets)
+    least, most = int(lengths.min()), int(lengths.max())
+    if len(lengths) == 1:
+        return f"<p>One sequence of {most:,} steps.</p>"
+    if least == most:
+        return f"<p>{len(lengths):,} sequences, each of {most:,} steps.</p>"
+    counts, edges = np.histogram(lengths, bins=np.linspace(least - 0.5, most + 0.5, min(40, most - least + 1) + 1))
+    caption = f"Lengths of {len(lengths):,} sequences: {least:,} to {most:,} steps, median {np.median(lengths):,.4g}."
+    return plots.frame(figures.bars(edges, counts, "Steps", "Sequences"), caption)
+
+
+def _config(trained: Trained) -> str:
+    body = json.dumps(trained.prepared.config.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    return section("Configuration", folded("Every option of this run", f'<pre tabindex="0">{text(body)}</pre>'))
+
+
+def _notes(notes: list[str]) -> str:
+    return section("Notes", f'<ul class="notes">{"".join(f"<li>{text(n)}</li>" for n in notes)}</ul>') if notes else ""

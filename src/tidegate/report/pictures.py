@@ -1,0 +1,153 @@
+"""What to show of each task: its own figures and tables, measured on the whole validation part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tidegate.data.kinds.timestamp import MISSING
+from tidegate.data.loader import Forecasts as Windows
+from tidegate.data.loader import Loader
+from tidegate.report import figures
+from tidegate.report.evidence import Example, Forecasts, counts, forecasts, numbers
+from tidegate.report.markup import Cell, Plots, share, table
+from tidegate.tasks.base import Task
+from tidegate.tasks.classification import Classification, ConfusionCounts, LabelCounts, MultiLabel
+from tidegate.tasks.forecasting import Forecasting
+from tidegate.tasks.network import Network
+from tidegate.tasks.regression import Regression
+
+_POINTS, _TARGETS, _BINS = 2000, 3, 40
+
+
+def pictures(network: Network, valid: Loader, task: Task, plots: Plots) -> str:
+    """Return the task's part of the page."""
+    if isinstance(task, Classification):
+        found = counts(network, valid)
+        assert isinstance(found, ConfusionCounts)
+        return _classes(found, plots, "steps" if task.per_step else "sequences")
+    if isinstance(task, MultiLabel):
+        labels = counts(network, valid)
+        assert isinstance(labels, LabelCounts)
+        return _labels(labels)
+    if isinstance(task, Regression):
+        return _numbers(*numbers(network, valid, task), task, plots)
+    if isinstance(task, Forecasting):
+        return _forecasts(forecasts(network, valid, task), valid, task, plots)
+    raise TypeError(f"{type(task).__name__} has no pictures")
+
+
+def _classes(found: ConfusionCounts, plots: Plots, things: str) -> str:
+    matrix, names = found.matrix.numpy(), [str(c) for c in found.classes]
+    total = int(matrix.sum())
+    drawn = f"the {figures.MOST_CLASSES} most frequent of " if len(names) > figures.MOST_CLASSES else ""
+    caption = (
+        f"Confusion matrix of all {total:,} validation {things}, {drawn}{len(names)} classes. Each row is a true class; "
+        "the darker a cell, the larger its share of that row."
+    )
+    each = found.per_class()
+    order = np.argsort(-each["support"], kind="stable")
+    rows: list[list[Cell]] = [
+        [names[i], *(float(each[k][i]) if each["support"][i] else None for k in ("precision", "recall", "f1")),
+         int(each["support"][i]), share(float(each["support"][i]) / max(total, 1))]
+        for i in order
+    ]  # fmt: skip
+    heads = ["Class", "Precision", "Recall", "F1", "True " + things, "Share"]
+    return plots.frame(figures.confusion(matrix, names), caption, wide=True) + table(
+        heads, rows, "Every class, most frequent first; a dash where the validation part has none of it"
+    )
+
+
+def _labels(found: LabelCounts) -> str:
+    hits, guessed, true = (getattr(found, k).double().numpy() for k in ("hits", "guessed", "true"))
+    each = (hits / np.maximum(guessed, 1), hits / np.maximum(true, 1), 2 * hits / np.maximum(guessed + true, 1))
+    rows: list[list[Cell]] = [
+        [name, *(float(k[i]) if true[i] else None for k in each), int(true[i]), share(true[i] / max(found.count, 1)),
+         int(guessed[i])]
+        for i, name in enumerate(found.labels)
+    ]  # fmt: skip
+    heads = ["Label", "Precision", "Recall", "F1", "True", "Share", "Predicted"]
+    return table(heads, rows, f"Every label on all {found.count:,} validation sequences, at a probability of 0.5")
+
+
+def _numbers(truth: np.ndarray, guess: np.ndarray, task: Regression, plots: Plots) -> str:
+    parts, rows = [], list[list[Cell]]()
+    step = -(-len(truth) // _POINTS)
+    some = f"every {step}th of the " if step > 1 else "all "
+    for i, name in enumerate(task.targets):
+        y, p = truth[:, i], guess[:, i]
+        error = p - y
+        spread = float(((y - y.mean()) ** 2).sum())
+        r2 = 1 - float((error**2).sum()) / spread if spread > 0 else None
+        rows.append([name, float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), float(error.mean()), r2])
+        if i >= _TARGETS:
+            continue
+        caption = f"{name}: prediction over truth, {some}{len(y):,} validation sequences. On the dotted line both agree."
+        parts.append(plots.frame(figures.scatter(y[::step], p[::step], name), caption))
+        hist, edges = np.histogram(error, bins=min(_BINS, max(5, len(error) // 5)))
+        parts.append(plots.frame(figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences"),
+                                 f"{name}: errors of all validation sequences. Right of 0 the model says too much."))  # fmt: skip
+    heads = ["Target", "Mean absolute error", "Root mean square error", "Mean error", "R²"]
+    return _grid(parts) + table(heads, rows, "Every target, in its own units")
+
+
+def _forecasts(found: Forecasts, valid: Loader, task: Forecasting, plots: Plots) -> str:
+    parts = []
+    for i, name in enumerate(task.targets[:_TARGETS]):
+        for example in found.examples:
+            parts.append(_example(example, i, name, valid, task, plots))
+    lines: dict[str, np.ndarray] = {}
+    for i, name in enumerate(task.targets[:_TARGETS]):
+        lines[name] = found.error[:, i]
+        lines[f"{name} (last value)"] = found.naive[:, i]
+    caption = f"Mean absolute error by step ahead over all {found.windows:,} validation windows; dashed: repeating the last known value."
+    steps = plots.frame(figures.by_step(lines, "Mean absolute error"), caption, wide=True)
+    rows: list[list[Cell]] = []
+    for i, name in enumerate(task.targets):
+        mine, naive = float(np.nanmean(found.error[:, i])), float(np.nanmean(found.naive[:, i]))
+        rows.append([name, mine, naive, mine / naive if naive > 0 else None])
+    heads = ["Target", "Mean absolute error", "Repeating the last value", "Ratio"]
+    shown = f"Forecasts of {len(found.examples)} of {found.windows:,} validation windows, evenly spread"
+    more = f", for the first {_TARGETS} of {len(task.targets)} targets" if len(task.targets) > _TARGETS else ""
+    note = f"<p>{shown}{more}.</p>"
+    return note + _grid(parts) + steps + table(heads, rows, "Every target, in its own units; a ratio below 1 beats the last value")
+
+
+def _example(example: Example, i: int, name: str, valid: Loader, task: Forecasting, plots: Plots) -> str:
+    shown = min(len(example.past), max(2 * task.horizon, 24))
+    times, series, label = _times(valid, example.window, shown, task.horizon)
+    past = {"x": times[:shown], "y": figures.plain(example.past[-shown:, i])}
+    # The truth goes on from the look-back, so both lines begin at the last known step.
+    ahead = times[shown - 1 :]
+    join = [float(example.past[-1, i])]
+    truth = {"x": ahead, "y": figures.plain(np.array(join + example.truth[:, i].tolist()))}
+    guess = {"x": times[shown:], "y": figures.plain(example.guess[:, i, 0])}
+    several = len(task.quantiles) > 1
+    band = (example.guess[:, i, 1], example.guess[:, i, -1]) if several else None
+    span = f", interval {share(min(task.quantiles))} to {share(max(task.quantiles))} quantile" if several else ""
+    caption = f"{name}{series}: {task.horizon} steps from {times[shown]}{span}."
+    return plots.frame(figures.forecast(past, truth, guess, band, name, label), caption)
+
+
+def _times(valid: Loader, window: int, past: int, horizon: int) -> tuple[list[Any], str, str]:
+    """Return the times of a window's steps, in words which series it is of, and what the axis shows."""
+    maker = valid.maker
+    assert isinstance(maker, Windows)
+    source, origin = maker.encoded.table, int(maker.windows.origin[window])
+    series = f", {source.id_name} {source.ids[int(maker.windows.sequence[window])]}" if source.id_name else ""
+    stop = min(origin + horizon, int(maker.windows.last[window]))
+    if source.time_name is None or stop < origin + horizon:
+        first = origin - int(maker.windows.first[window])
+        return list(range(first - past, first + horizon)), series, "Step"
+    values = source.read(source.time_name, origin - past, stop)
+    if source.columns[source.time_name].type != "timestamp":
+        return figures.plain(values), series, source.time_name
+    moments = np.where(values == MISSING, np.datetime64("NaT").astype(np.int64), values).astype("datetime64[us]")
+    whole = bool((moments == moments.astype("datetime64[D]")).all())
+    unit = "D" if whole else "s"
+    return [str(m).replace("T", " ") for m in moments.astype(f"datetime64[{unit}]")], series, source.time_name
+
+
+def _grid(parts: list[str]) -> str:
+    return f'<div class="grid">{"".join(parts)}</div>'
