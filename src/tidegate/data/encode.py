@@ -113,7 +113,7 @@ class Encoder:
 
     def _sequence(self, flat: pl.DataFrame, rows: np.ndarray, number: np.ndarray | None) -> np.ndarray:
         if number is not None:
-            return number[rows]
+            return np.asarray(number[rows])
         if self.id is None:
             return rows if self.source.nested else np.zeros(rows.size, np.int64)
         values = flat[self.id]

@@ -13,7 +13,7 @@ import polars as pl
 
 from tidegate.data.arrays import read_arrays
 from tidegate.data.delimited import read_delimited
-from tidegate.data.infer import TIMESTAMP, Reading, Tally, check_kinds, leaf
+from tidegate.data.infer import TIMESTAMP, Place, Reading, Tally, check_kinds, leaf
 from tidegate.data.jsonlines import read_json_lines
 from tidegate.data.raw import Chunk, Raw
 from tidegate.errors import DataError
@@ -139,7 +139,7 @@ def _infer(raw: Raw, asked: dict[str, str]) -> tuple[dict[str, Reading], int | N
         rows += chunk.frame.height
         for column, tally in tallies.items():
             values = chunk.frame[column]
-            place = chunk.place
+            place: Place = chunk.place
             if isinstance(values.dtype, pl.List | pl.Array):
                 place = chunk.nested_place(values)
                 values = values.explode(empty_as_null=False)
@@ -245,7 +245,8 @@ def _scan(path: Path, name: str, noun: str) -> Raw:
     def chunks(columns: Sequence[str]) -> Iterator[Chunk]:
         start = 0
         try:
-            for frame in scan(path, glob=False).select(columns).collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True):
+            for frame in scan(path, glob=False).select(columns).collect_batches(
+                chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True, engine="streaming"):
                 yield Chunk(frame, start)
                 start += frame.height
         except (pl.exceptions.PolarsError, OSError) as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
+import polars as pl
 
-from tidegate.data.encode import MISSING_TIME, Encoder
+from tidegate.data.encode import Encoder
+from tidegate.data.grouping import InMemory as InMemory
+from tidegate.data.grouping import Storage, group_in_memory
 from tidegate.data.source import Source
-from tidegate.errors import DataError
+from tidegate.data.spool import group_on_disk
 
 ColumnType = Literal["number", "boolean", "category", "timestamp"]
 MEMORY_LIMIT_BYTES = 512 << 20
@@ -26,22 +29,6 @@ class ColumnInfo:
     levels: tuple[str, ...] | None
     missing: int
     constant: bool
-
-
-class Storage(Protocol):
-    """Where the rows of one column lie."""
-
-    def read(self, start: int, stop: int) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A column as one array, which readers must not write to."""
-
-    values: np.ndarray
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.values[start:stop]
 
 
 @dataclass(frozen=True)
@@ -84,98 +71,27 @@ def load_table(
     Errors: `DataError` names the row of a missing id or time, both rows of a repeated id and time, and unknown columns.
     """
     encoder = Encoder(source, id, time)
-    return _load_in_memory(encoder)
+    small = _estimate_bytes(source) <= memory_limit_bytes
+    grouped = group_in_memory(encoder) if small else group_on_disk(encoder)
+    columns = {}
+    for name, found in encoder.types.items():
+        kind: ColumnType = found  # type: ignore[assignment]
+        levels = tuple(str(value) for value in encoder.levels[name].index) if name in encoder.levels else None
+        columns[name] = ColumnInfo(name, kind, max(1, encoder.widths[name]), levels, grouped.missing[name],
+                                   name not in grouped.changing)
+    ids: list[str | int] = list(encoder.ids.index) if id else list(range(grouped.counts.size))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(grouped.counts, dtype=np.int64)])
+    return Table(source.name, ids, id, time, offsets, columns, grouped.storage, small,
+                 [f"{source.name}: {note}" for note in grouped.notes])
 
 
-def _load_in_memory(encoder: Encoder) -> Table:
-    pieces = list(encoder.pieces())
-    sequence = np.concatenate([p.sequence for p in pieces])
-    clock = None if encoder.time is None else np.concatenate([p.clock for p in pieces if p.clock is not None])
-    rows = np.concatenate([p.rows for p in pieces])
-    notes, order = sort_order(sequence, clock)
-    if order is not None:
-        sequence, rows, clock = sequence[order], rows[order], None if clock is None else clock[order]
-    if clock is not None:
-        check_repeats(sequence, clock, rows, encoder)
-    columns, storage = {}, {}
-    same = sequence[1:] == sequence[:-1]
-    for name in encoder.source.columns:
-        values = np.concatenate([p.columns.pop(name) for p in pieces])
-        if order is not None:
-            values = values[order]
-        values.flags.writeable = False
-        storage[name] = InMemory(values)
-        columns[name] = describe(encoder, name, count_missing(values, encoder.types[name]), not changes(values)[same].any())
-    counts = np.bincount(sequence, minlength=int(sequence[-1]) + 1)
-    return finish(encoder, counts, columns, storage, True, notes)
-
-
-def sort_order(sequence: np.ndarray, clock: np.ndarray | None) -> tuple[list[str], np.ndarray | None]:
-    """Return notes on what is out of order, and the order that mends it (None if all is well)."""
-    notes = []
-    if (sequence[1:] < sequence[:-1]).any():
-        notes.append(APART)
-    grouped = np.argsort(sequence, kind="stable") if notes else None
-    if clock is not None:
-        placed, owner = (clock, sequence) if grouped is None else (clock[grouped], sequence[grouped])
-        if ((placed[1:] < placed[:-1]) & (owner[1:] == owner[:-1])).any():
-            notes.append(UNSORTED)
-            return notes, np.lexsort((clock, sequence))
-    return notes, grouped
-
-
-APART = "rows of a sequence stood apart: brought together"
-UNSORTED = "rows were not in order of time: sorted by time"
-
-
-def check_repeats(sequence: np.ndarray, clock: np.ndarray, rows: np.ndarray, encoder: Encoder) -> None:
-    """Raise `DataError` if two neighbouring rows of the sorted table have one sequence and one time."""
-    same = (sequence[1:] == sequence[:-1]) & (clock[1:] == clock[:-1])
-    if not same.any():
-        return
-    at = int(same.argmax())
-    first, second = sorted((int(rows[at]) + 1, int(rows[at + 1]) + 1))
-    owner = list(encoder.ids.index)[int(sequence[at])] if encoder.id else int(sequence[at])
-    where = f"rows {first} and {second}" if first != second else f"two steps of row {first}"
-    value = np.datetime64(int(clock[at]), "us") if encoder.types[encoder.time or ""] == "timestamp" else clock[at]
-    raise DataError(f"ordering {encoder.source.name} by {encoder.time!r}", expected="each time once in a sequence",
-                    got=f"duplicate time {value} in {where}" + (f", both of {encoder.id} {owner!r}" if encoder.id else ""),
-                    hint="drop one of them, or name the id column that tells the sequences apart" if not encoder.id
-                    else "drop one of them")
-
-
-def changes(values: np.ndarray) -> np.ndarray:
-    """Return [n − 1] booleans: true where a value differs from the one before; missing equals missing."""
-    before, after = values[:-1], values[1:]
-    differ = before != after
-    if values.dtype.kind == "f":
-        differ &= ~(np.isnan(before) & np.isnan(after))
-    return differ if differ.ndim == 1 else differ.any(axis=1)
-
-
-def count_missing(values: np.ndarray, kind: str) -> int:
-    """Count rows without a value (for vectors: without any part of it)."""
-    if kind == "category":
-        return int((values < 0).sum())
-    if kind == "timestamp":
-        return int((values == MISSING_TIME).sum())
-    gone = np.isnan(values)
-    return int((gone if gone.ndim == 1 else gone.any(axis=1)).sum())
-
-
-def describe(encoder: Encoder, name: str, missing: int, constant: bool) -> ColumnInfo:
-    """Return what is known of a column once every row has been read."""
-    levels = tuple(str(v) for v in encoder.levels[name].index) if name in encoder.levels else None
-    kind: ColumnType = encoder.types[name]  # type: ignore[assignment]
-    return ColumnInfo(name, kind, max(1, encoder.widths[name]), levels, missing, bool(constant))
-
-
-def finish(
-    encoder: Encoder, counts: np.ndarray, columns: dict[str, ColumnInfo], storage: Mapping[str, Storage],
-    in_memory: bool, notes: Iterable[str],
-) -> Table:
-    """Put the parts of a table together."""
-    ids: list[str | int] = list(encoder.ids.index) if encoder.id else list(range(len(counts)))
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-    return Table(encoder.source.name, ids, encoder.id, encoder.time, offsets, columns, storage, in_memory,
-                 [f"{encoder.source.name}: {note}" for note in notes])
+def _estimate_bytes(source: Source) -> int:
+    """Return about how much memory the encoded rows take, bookkeeping of 24 bytes a row included."""
+    if source.nested:
+        scalars = 8 * (len(source.columns) - len(source.nested)) + 24
+        first = source.nested[0]
+        return sum(
+            int(frame.estimated_size()) + scalars * int(frame[first].list.len().sum() or 0) for frame in source.chunks(source.nested)
+        )
+    widths = sum(dtype.size if isinstance(dtype, pl.Array) else 1 for dtype in source.columns.values())
+    return (source.rows or 0) * (8 * widths + 24)
