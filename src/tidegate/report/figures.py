@@ -22,12 +22,16 @@ def plotly_script() -> str:
 
 
 def _figure(data: list[Figure], x: str, y: str, height: int = 300, **layout: Any) -> Figure:
-    axes = {name: {"title": {"text": escape(title)}, "automargin": True} for name, title in (("xaxis", x), ("yaxis", y))}
+    axes = {
+        name: {"title": {"text": escape(title)}, "automargin": True} for name, title in (("xaxis", x), ("yaxis", y))
+    }
     for name in axes:
         axes[name].update(layout.pop(name, {}))
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    margin = {"l": 8, "r": 12, "t": 36, "b": 8}
-    return {"data": data, "layout": {"height": height, "margin": margin, "legend": legend, **axes, **layout}}
+    named = any("name" in trace for trace in data)
+    margin = {"l": 8, "r": 12, "t": 36 if named else 8, "b": 8}
+    shown = {"height": height, "margin": margin, "legend": legend, "showlegend": named}
+    return {"data": data, "layout": {**shown, **axes, **layout}}
 
 
 def plain(values: Any) -> list[Any]:
@@ -42,12 +46,25 @@ def curves(lines: Mapping[str, Sequence[float]], epochs: Sequence[int], y: str, 
     """Draw one line per name over the epochs, and where the best epoch is."""
     mode = "lines+markers" if len(epochs) < 30 else "lines"
     data = [
-        {"type": "scatter", "mode": mode, "name": escape(name), "x": list(epochs), "y": plain(np.array(values, float)),
-         "line": {"color": colour, "width": 2}}
+        {
+            "type": "scatter",
+            "mode": mode,
+            "name": escape(name),
+            "x": list(epochs),
+            "y": plain(np.array(values, float)),
+            "line": {"color": colour, "width": 2},
+        }
         for (name, values), colour in zip(lines.items(), _COLOURS, strict=False)
     ]
-    mark = {"type": "line", "x0": best, "x1": best, "y0": 0, "y1": 1, "yref": "paper",
-            "line": {"color": GREY, "width": 1, "dash": "dot"}}
+    mark = {
+        "type": "line",
+        "x0": best,
+        "x1": best,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": GREY, "width": 1, "dash": "dot"},
+    }
     ticks: Figure = {"tickmode": "linear", "dtick": 1} if len(epochs) <= 10 else {}
     return _figure(data, "Epoch", y, xaxis=ticks, shapes=[] if best is None else [mark])
 
@@ -77,18 +94,37 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 def bars(edges: np.ndarray, counts: np.ndarray, x: str, y: str) -> Figure:
     """Draw a histogram from its bin edges [n + 1] and counts [n]."""
     centre, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    bar = {"type": "bar", "x": plain(centre), "y": plain(counts), "width": plain(width), "marker": {"color": BLUE},
-           "hovertemplate": "%{x:.4g}: %{y}<extra></extra>"}
+    bar = {
+        "type": "bar",
+        "x": plain(centre),
+        "y": plain(counts),
+        "width": plain(width),
+        "marker": {"color": BLUE},
+        "hovertemplate": "%{x:.4g}: %{y}<extra></extra>",
+    }
     return _figure([bar], x, y, 260, bargap=0.02)
 
 
 def scatter(truth: np.ndarray, guess: np.ndarray, name: str) -> Figure:
     """Draw predictions over truths, with the line on which a perfect model lies."""
     ends = [float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))]
-    points = {"type": "scatter", "mode": "markers", "name": "Prediction", "x": plain(truth), "y": plain(guess),
-              "marker": {"color": BLUE, "size": 6, "opacity": 0.55}}
-    line = {"type": "scatter", "mode": "lines", "name": "Perfect", "x": ends, "y": ends,
-            "line": {"color": GREY, "dash": "dot"}, "hoverinfo": "skip"}
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "Prediction",
+        "x": plain(truth),
+        "y": plain(guess),
+        "marker": {"color": BLUE, "size": 6, "opacity": 0.55},
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Perfect",
+        "x": ends,
+        "y": ends,
+        "line": {"color": GREY, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
     return _figure([line, points], f"True {name}", f"Predicted {name}", 340)
 
 
@@ -108,7 +144,7 @@ def forecast(past: Figure, truth: Figure, guess: Figure, band: tuple[Any, Any] |
         {"type": "scatter", "mode": "lines+markers", "name": "Forecast", **guess,
          "line": {"color": ORANGE, "width": 2}, "marker": {"size": 5}},
     ]  # fmt: skip
-    return _figure(data, x, name, 320)
+    return _figure(data, x, name, 320, xaxis={"nticks": 5, "tickangle": 0})
 
 
 def by_step(lines: Mapping[str, np.ndarray], y: str) -> Figure:
@@ -116,7 +152,14 @@ def by_step(lines: Mapping[str, np.ndarray], y: str) -> Figure:
     data = []
     for i, (name, values) in enumerate(lines.items()):
         colour, dash = _COLOURS[(i // 2) % len(_COLOURS)], "dash" if i % 2 else "solid"
-        data.append({"type": "scatter", "mode": "lines+markers" if len(values) <= 30 else "lines",
-                     "name": escape(name), "x": list(range(1, len(values) + 1)), "y": plain(values),
-                     "line": {"color": colour, "dash": dash, "width": 2}})
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers" if len(values) <= 30 else "lines",
+                "name": escape(name),
+                "x": list(range(1, len(values) + 1)),
+                "y": plain(values),
+                "line": {"color": colour, "dash": dash, "width": 2},
+            }
+        )
     return _figure(data, "Steps ahead", y, 320, yaxis={"rangemode": "tozero"})

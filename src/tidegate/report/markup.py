@@ -58,10 +58,14 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 def cards(pairs: Iterable[tuple[str, str, str]]) -> str:
     """Return large figures: name, value and what it means."""
-    return '<ul class="cards">' + "".join(
-        f'<li><span class="name">{text(name)}</span><strong>{text(value)}</strong><span>{text(note)}</span></li>'
-        for name, value, note in pairs
-    ) + "</ul>"
+    return (
+        '<ul class="cards">'
+        + "".join(
+            f'<li><span class="name">{text(name)}</span><strong>{text(value)}</strong><span>{text(note)}</span></li>'
+            for name, value, note in pairs
+        )
+        + "</ul>"
+    )
 
 
 def section(title: str, *parts: str) -> str:

@@ -30,7 +30,14 @@ _MEANING = {
     "scaled_mae": "mean absolute error, standard units",
     "interval_coverage": "truths inside the widest interval",
 }
-_NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "macro_f1": "Macro F1", "scaled_mse": "Scaled MSE", "scaled_mae": "Scaled MAE"}
+_NAMES = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "macro_f1": "Macro F1",
+    "scaled_mse": "Scaled MSE",
+    "scaled_mae": "Scaled MAE",
+}
 
 
 class Trained(Protocol):
@@ -77,8 +84,9 @@ def page(trained: Trained, data: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)} – Tidegate</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{CSS}</style></head><body><header><h1>{text(title)}</h1>"
-        f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part, which training did not see.</p>"
-        f"<noscript><p>Figures need JavaScript; every number is in the tables too.</p></noscript></header><main>{body}</main>"
+        f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part: no weight was fitted to it, but it chose the best epoch.</p>"
+        "<noscript><p>Figures need JavaScript; every number is in the tables too.</p></noscript>"
+        f"</header><main>{body}</main>"
         f"<footer>Written by Tidegate</footer><script>{figures.plotly_script()}</script>"
         f"<script>const FIGURES = {described};{SCRIPT}</script></body></html>\n"
     )
@@ -108,8 +116,8 @@ def _run(trained: Trained, data: str) -> str:
         *((k.replace("_", " ").capitalize(), f"{v:,}") for k, v in trained.prepared.sizes.items()),
         ("Task", f"{plan.task}: {plan.reason}"),
         ("Target", ", ".join(plan.targets)),
-        ("Sequence id", plan.id or "none: one sequence, or one a row"),
-        ("Time", plan.time or "none: rows in their order"),
+        ("Sequence id", plan.id or "none"),
+        ("Time", plan.time or "none: rows in the order given"),
         ("Input columns", f"{len(plan.inputs):,}"),
         ("Cell", f"{arch.cell}, {', '.join(shape + ['both directions'] * arch.bidirectional)}"),
         ("Weights", f"{weights:,}"),
@@ -128,15 +136,28 @@ def _learning(result: TrainResult, plots: Plots) -> str:
     loss = {"Training": [float(row["train_loss"]) for row in history]}
     if all("valid_loss" in row for row in history):
         loss["Validation"] = [float(row["valid_loss"]) for row in history]
-    parts = [plots.frame(figures.curves(loss, epochs, "Loss", best), f"Mean loss by epoch. The dotted line is the best epoch, {best}.")]
+    parts = [
+        plots.frame(
+            figures.curves(loss, epochs, "Loss", best),
+            f"Mean loss by epoch. The dotted line is the best epoch, {best}.",
+        )
+    ]
     names = [k for k in result.metrics if k != "loss" and all(f"valid_{k}" in row for row in history)]
-    for family, y in (([k for k in names if k in _SHARES], "Share"), ([k for k in names if k in ("mae", "rmse")], "Error")):
+    for family, y in (
+        ([k for k in names if k in _SHARES], "Share"),
+        ([k for k in names if k in ("mae", "rmse")], "Error"),
+    ):
         if family:
             lines = {_title(k): [float(row[f"valid_{k}"]) for row in history] for k in family}
             parts.append(plots.frame(figures.curves(lines, epochs, y, best), "On the validation part, by epoch."))
     heads = ["Epoch", "Training loss", *(f"{_title(k)}" for k in result.metrics), "Learning rate"]
     rows: list[list[Cell]] = [
-        [int(row["epoch"]) + 1, float(row["train_loss"]), *(float(row[f"valid_{k}"]) for k in result.metrics), float(row["lr"])]
+        [
+            int(row["epoch"]) + 1,
+            float(row["train_loss"]),
+            *(float(row[f"valid_{k}"]) for k in result.metrics),
+            float(row["lr"]),
+        ]
         for row in history
     ]
     every = folded("Every epoch in numbers", table(heads, rows, "Training loss, then validation figures"))
@@ -151,7 +172,7 @@ def _data(trained: Trained, plots: Plots) -> str:
         for name, info in source.columns.items()
     ]
     rows.sort(key=lambda row: _ROLES.index(str(row[1])))
-    columns = table(["Column", "Role", "Kind", "Missing", "Why not"], rows, "Every column of the table")
+    columns = table(["Column", "Role", "Kind", "Missing", "Note"], rows, "Every column of the table")
     return section("The data", _lengths(source, plots), columns)
 
 

@@ -83,7 +83,9 @@ def _numbers(truth: np.ndarray, guess: np.ndarray, task: Regression, plots: Plot
         rows.append([name, float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), float(error.mean()), r2])
         if i >= _TARGETS:
             continue
-        caption = f"{name}: prediction over truth, {some}{len(y):,} validation sequences. On the dotted line both agree."
+        caption = (
+            f"{name}: prediction over truth, {some}{len(y):,} validation sequences. On the dotted line both agree."
+        )
         parts.append(plots.frame(figures.scatter(y[::step], p[::step], name), caption))
         hist, edges = np.histogram(error, bins=min(_BINS, max(5, len(error) // 5)))
         parts.append(plots.frame(figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences"),
@@ -111,7 +113,12 @@ def _forecasts(found: Forecasts, valid: Loader, task: Forecasting, plots: Plots)
     shown = f"Forecasts of {len(found.examples)} of {found.windows:,} validation windows, evenly spread"
     more = f", for the first {_TARGETS} of {len(task.targets)} targets" if len(task.targets) > _TARGETS else ""
     note = f"<p>{shown}{more}.</p>"
-    return note + _grid(parts) + steps + table(heads, rows, "Every target, in its own units; a ratio below 1 beats the last value")
+    return (
+        note
+        + _grid(parts)
+        + steps
+        + table(heads, rows, "Every target, in its own units; a ratio below 1 beats the last value")
+    )
 
 
 def _example(example: Example, i: int, name: str, valid: Loader, task: Forecasting, plots: Plots) -> str:
