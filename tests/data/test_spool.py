@@ -18,7 +18,10 @@ from tidegate.errors import DataError
 
 
 def both(data: object, **options: str | None) -> tuple[Table, Table]:
-    memory, disk = load_table(open_source(data), **options), load_table(open_source(data), memory_limit_bytes=0, **options)
+    memory, disk = (
+        load_table(open_source(data), **options),
+        load_table(open_source(data), memory_limit_bytes=0, **options),
+    )
     assert (memory.in_memory, disk.in_memory) == (True, False)
     return memory, disk
 
@@ -41,15 +44,17 @@ def long_table(seed: int, sequences: int, most: int, shuffled: bool) -> pl.DataF
     owner = np.repeat(random.permutation(sequences), lengths)
     rows = owner.size
     words = np.array(["calm", "breeze", "gale", None], dtype=object)
-    frame = pl.DataFrame({
-        "unit": [f"u{i}" for i in owner],
-        "minute": np.concatenate([random.permutation(n * 3)[:n] for n in lengths]) / 4,
-        "value": np.where(random.random(rows) < 0.2, np.nan, random.normal(size=rows)),
-        "wind": words[random.integers(0, 4, rows)].tolist(),
-        "site": [f"s{i % 3}" for i in owner],
-        "flag": [None if r < 0.1 else r < 0.5 for r in random.random(rows)],
-        "at": pl.Series(random.integers(0, 10**15, rows)).cast(pl.Datetime("us")),
-    })
+    frame = pl.DataFrame(
+        {
+            "unit": [f"u{i}" for i in owner],
+            "minute": np.concatenate([random.permutation(n * 3)[:n] for n in lengths]) / 4,
+            "value": np.where(random.random(rows) < 0.2, np.nan, random.normal(size=rows)),
+            "wind": words[random.integers(0, 4, rows)].tolist(),
+            "site": [f"s{i % 3}" for i in owner],
+            "flag": [None if r < 0.1 else r < 0.5 for r in random.random(rows)],
+            "at": pl.Series(random.integers(0, 10**15, rows)).cast(pl.Datetime("us")),
+        }
+    )
     return frame[random.permutation(rows)] if shuffled else frame.sort("unit", "minute", maintain_order=True)
 
 
@@ -62,12 +67,21 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), sequences=st.integers(1, 12), most=st.integers(1, 40), shuffled=st.booleans(),
-       timed=st.booleans())
+@given(
+    seed=st.integers(0, 2**32),
+    sequences=st.integers(1, 12),
+    most=st.integers(1, 40),
+    shuffled=st.booleans(),
+    timed=st.booleans(),
+)
 def test_disk_equals_memory(seed: int, sequences: int, most: int, shuffled: bool, timed: bool) -> None:
     frame = long_table(seed, sequences, most, shuffled)
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in ((source, "_CHUNK_ROWS", 7), (spool, "_BLOCK_ROWS", 3), (spool, "BUCKET_BYTES", 600)):
+        for module, name, value in (
+            (source, "_CHUNK_ROWS", 7),
+            (spool, "_BLOCK_ROWS", 3),
+            (spool, "BUCKET_BYTES", 600),
+        ):
             patch.setattr(module, name, value)
         memory, disk = both(frame, id="unit", time="minute" if timed else None)
         assert_same(memory, disk)
@@ -82,8 +96,9 @@ def test_rows_are_those_of_polars_sorted(seed: int, sequences: int) -> None:
     expected = frame.sort(pl.col("unit").replace_strict(order), "minute")
     np.testing.assert_array_equal(table.read("value", 0, table.rows), expected["value"].to_numpy())
     np.testing.assert_array_equal(table.read("at", 0, table.rows), expected["at"].cast(pl.Int64).to_numpy())
-    assert [table.columns["wind"].levels[c] if c >= 0 else None for c in table.read("wind", 0, table.rows)] == \
-        expected["wind"].to_list()
+    assert [table.columns["wind"].levels[c] if c >= 0 else None for c in table.read("wind", 0, table.rows)] == expected[
+        "wind"
+    ].to_list()
     assert table.ids == list(order)
 
 
@@ -99,11 +114,15 @@ def test_one_long_unsorted_sequence_is_dealt_out_by_time() -> None:
 def test_nested_rows_and_vectors() -> None:
     random = np.random.default_rng(1)
     lengths = random.integers(1, 9, 30)
-    frame = pl.DataFrame({
-        "key": [f"k{i}" for i in range(30)],
-        "t": [random.permutation(n).tolist() for n in lengths],
-        "v": pl.Series([random.normal(size=(n, 2)).tolist() for n in lengths], dtype=pl.List(pl.Array(pl.Float64, 2))),
-    })
+    frame = pl.DataFrame(
+        {
+            "key": [f"k{i}" for i in range(30)],
+            "t": [random.permutation(n).tolist() for n in lengths],
+            "v": pl.Series(
+                [random.normal(size=(n, 2)).tolist() for n in lengths], dtype=pl.List(pl.Array(pl.Float64, 2))
+            ),
+        }
+    )
     memory, disk = both(frame, id="key", time="t")
     assert_same(memory, disk)
     assert disk.columns["v"].width == 2

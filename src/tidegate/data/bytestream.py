@@ -35,14 +35,21 @@ def read_blocks(path: Path, name: str, *, quotes: bool) -> Iterator[tuple[int, b
             data = data[cut:]
         rest = data
         if len(rest) > MOST_RECORD_BYTES:
-            raise DataError(f"reading {name}", expected=f"rows of at most {MOST_RECORD_BYTES >> 20} MiB",
-                            got=f"a huge field in the row that begins on line {line}" + _open_quote(rest, quotes),
-                            hint="check the quotes and line ends there")
+            raise DataError(
+                f"reading {name}",
+                expected=f"rows of at most {MOST_RECORD_BYTES >> 20} MiB",
+                got=f"a huge field in the row that begins on line {line}" + _open_quote(rest, quotes),
+                hint="check the quotes and line ends there",
+            )
     if rest.strip(b"\r\n"):
         _check_text(rest, line, name)
         if quotes and rest.count(b'"') % 2:
-            raise DataError(f"reading {name}", expected="every quote closed", hint="close it, or double it if it is part of the text",
-                            got=f"a quote that never closes in the row that begins on line {line}")
+            raise DataError(
+                f"reading {name}",
+                expected="every quote closed",
+                hint="close it, or double it if it is part of the text",
+                got=f"a quote that never closes in the row that begins on line {line}",
+            )
         yield line, rest + b"\n"
 
 
@@ -67,8 +74,12 @@ def _check_text(data: bytes, line: int, name: str) -> None:
     at = data.find(b"\0")
     if at >= 0:
         line += data.count(b"\n", 0, at)
-        raise DataError(f"reading {name}", expected="text", got=f"a NUL byte on line {line}",
-                        hint="the file may be binary or damaged; write it again as UTF-8 text")
+        raise DataError(
+            f"reading {name}",
+            expected="text",
+            got=f"a NUL byte on line {line}",
+            hint="the file may be binary or damaged; write it again as UTF-8 text",
+        )
     if data.isascii():
         return
     try:
@@ -77,8 +88,12 @@ def _check_text(data: bytes, line: int, name: str) -> None:
         begin = data.rfind(b"\n", 0, error.start) + 1
         line += data.count(b"\n", 0, begin)
         where = f"byte {error.start - begin + 1} of line {line}"
-        raise DataError(f"reading {name}", expected="UTF-8 text", got=f"bad UTF-8, byte 0x{data[error.start]:02x} at {where}",
-                        hint="convert the file with iconv -t UTF-8") from error
+        raise DataError(
+            f"reading {name}",
+            expected="UTF-8 text",
+            got=f"bad UTF-8, byte 0x{data[error.start]:02x} at {where}",
+            hint="convert the file with iconv -t UTF-8",
+        ) from error
 
 
 def _pieces(path: Path, name: str) -> Iterator[bytes]:
@@ -87,11 +102,19 @@ def _pieces(path: Path, name: str) -> Iterator[bytes]:
         plain.seek(0)
         zipped = start[:2] == b"\x1f\x8b"
         if path.name.lower().endswith(".gz") and not zipped:
-            raise DataError(f"reading {name}", expected="a gzip file, as its name says", got=f"first bytes {start[:2].hex(' ')}",
-                            hint="drop .gz from the name if it is plain text")
+            raise DataError(
+                f"reading {name}",
+                expected="a gzip file, as its name says",
+                got=f"first bytes {start[:2].hex(' ')}",
+                hint="drop .gz from the name if it is plain text",
+            )
         if start[:2] in _WIDE:
-            raise DataError(f"reading {name}", expected="UTF-8 text", got="UTF-16 (line 1 begins with its byte order mark)",
-                            hint="convert the file with iconv -f UTF-16 -t UTF-8")
+            raise DataError(
+                f"reading {name}",
+                expected="UTF-8 text",
+                got="UTF-16 (line 1 begins with its byte order mark)",
+                hint="convert the file with iconv -f UTF-16 -t UTF-8",
+            )
         yield from _unzipped(plain, name) if zipped else _plain(plain)
 
 
@@ -107,5 +130,9 @@ def _unzipped(file: BinaryIO, name: str) -> Iterator[bytes]:
         try:
             yield from _plain(cast(BinaryIO, text))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"reading {name}", expected="a whole gzip file", got=f"a truncated or damaged one: {error}",
-                            hint="copy or download the file again") from error
+            raise DataError(
+                f"reading {name}",
+                expected="a whole gzip file",
+                got=f"a truncated or damaged one: {error}",
+                hint="copy or download the file again",
+            ) from error

@@ -30,11 +30,12 @@ def read_delimited(path: Path, name: str) -> Raw:
     _check_header(columns, _fields(head[1], delimiter) if len(head) > 1 else None, name)
 
     def chunks(wanted: Sequence[str]) -> Iterator[Chunk]:
-        row = 0
+        row, headed = 0, False
         for line, data in read_blocks(path, name, quotes=True):
             text, lines = _check(data, line, delimiter, columns, name)
-            if row == 0:
+            if not headed:
                 text, lines = _without_header(text, lines)
+                headed = True
             if lines.size:
                 yield Chunk(_parse(text, lines, delimiter, columns, name).select(wanted), row, lines)
                 row += lines.size
@@ -67,21 +68,36 @@ def _check_header(columns: list[str], below: list[str] | None, name: str) -> Non
     doing = f"reading the header of {name} (line 1)"
     for i, column in enumerate(columns, 1):
         if not column:
-            raise DataError(doing, expected="a name for every column", got=f"an empty name for column {i}",
-                            hint="name the column (an index may have been written without a name)")
+            raise DataError(
+                doing,
+                expected="a name for every column",
+                got=f"an empty name for column {i}",
+                hint="name the column (an index may have been written without a name)",
+            )
         if column in columns[: i - 1]:
-            raise DataError(doing, expected="every column named once",
-                            got=f"{column!r} as column {columns.index(column) + 1} and as column {i}", hint="rename one")
+            raise DataError(
+                doing,
+                expected="every column named once",
+                got=f"{column!r} as column {columns.index(column) + 1} and as column {i}",
+                hint="rename one",
+            )
     numbers = [_number(column) for column in columns]
     counted = numbers == [*range(len(numbers))]
     if columns and None not in numbers and not counted:
         whole = all(n is not None and n.is_integer() for n in (*numbers, *map(_number, below or [])))
         if whole or not all(n is not None and n.is_integer() for n in numbers):
-            raise DataError(doing, expected="names of columns", got=f"only numbers: {', '.join(columns[:5])}",
-                            hint="add a header line that names the columns")
+            raise DataError(
+                doing,
+                expected="names of columns",
+                got=f"only numbers: {', '.join(columns[:5])}",
+                hint="add a header line that names the columns",
+            )
     if below is None:
-        raise DataError(f"reading {name}", expected="a header and at least one row",
-                        got="a header only (0 rows)" if columns else "an empty file")
+        raise DataError(
+            f"reading {name}",
+            expected="a header and at least one row",
+            got="a header only (0 rows)" if columns else "an empty file",
+        )
 
 
 def _number(text: str) -> float | None:
@@ -124,9 +140,12 @@ def _check_fields(stops: np.ndarray, starts: np.ndarray, lines: np.ndarray, colu
     row = int(np.searchsorted(starts, stops[at], side="right")) - 1
     column = at - int(np.searchsorted(stops, starts[row]))
     shown = repr(columns[column]) if column < len(columns) else str(column + 1)
-    raise DataError(f"reading {name}", expected=f"fields of at most {MOST_FIELD_BYTES} bytes",
-                    got=f"a huge field of {int(sizes[at])} bytes on line {int(lines[row])}, column {shown}",
-                    hint="check for a quote that never closes")
+    raise DataError(
+        f"reading {name}",
+        expected=f"fields of at most {MOST_FIELD_BYTES} bytes",
+        got=f"a huge field of {int(sizes[at])} bytes on line {int(lines[row])}, column {shown}",
+        hint="check for a quote that never closes",
+    )
 
 
 def _ragged(record: bytes, line: int, delimiter: str, columns: list[str], name: str) -> DataError:
@@ -134,12 +153,20 @@ def _ragged(record: bytes, line: int, delimiter: str, columns: list[str], name: 
     for other, spoken in _SPOKEN.items():
         alike = len(_fields(record, other))
         if other != delimiter and alike > len(fields) and alike >= max(2, len(columns)):
-            return DataError(f"reading {name}", expected=f"{len(columns)} fields between {_SPOKEN[delimiter]}s, as in the header",
-                             got=f"line {line}, which looks delimited by {spoken}s", hint="write header and rows alike")
-    last = columns[min(len(fields), len(columns)) - 1]
-    return DataError(f"reading {name}", expected=f"{len(columns)} fields, as in the header",
-                     got=f"{len(fields)} on line {line} (the row goes wrong at or after column {last!r})",
-                     hint="quote a field that holds a delimiter, or mend the row")
+            return DataError(
+                f"reading {name}",
+                expected=f"{len(columns)} fields between {_SPOKEN[delimiter]}s, as in the header",
+                got=f"line {line}, which looks delimited by {spoken}s",
+                hint="write header and rows alike",
+            )
+    short = len(fields) < len(columns)
+    where = f"nothing for column {columns[len(fields)]!r}" if short else f"more after column {columns[-1]!r}"
+    return DataError(
+        f"reading {name}",
+        expected=f"{len(columns)} fields, as in the header",
+        got=f"{len(fields)} on line {line} ({where})",
+        hint="quote a field that holds a delimiter, or mend the row",
+    )
 
 
 def _without_header(text: bytes, lines: np.ndarray) -> tuple[bytes, np.ndarray]:
@@ -155,12 +182,16 @@ def _without_header(text: bytes, lines: np.ndarray) -> tuple[bytes, np.ndarray]:
 def _parse(text: bytes, lines: np.ndarray, delimiter: str, columns: list[str], name: str) -> pl.DataFrame:
     frame, problem = None, ""
     try:
-        frame = pl.read_csv(text, has_header=False, separator=delimiter, schema=dict.fromkeys(columns, pl.String()),
-                            encoding="utf8")
+        frame = pl.read_csv(
+            text, has_header=False, separator=delimiter, schema=dict.fromkeys(columns, pl.String()), encoding="utf8"
+        )
     except pl.exceptions.PolarsError as error:
-        problem = str(error).splitlines()[0]
+        problem = f"misplaced quotes ({str(error).splitlines()[0][:60]})"
     if frame is None or frame.height != lines.size:
-        raise DataError(f"reading {name}", expected="quotes around whole fields only",
-                        got=f"lines {int(lines[0])} to {int(lines[-1])}: {problem or 'rows that run together'}",
-                        hint='write a quote inside a quoted field as ""')
+        raise DataError(
+            f"reading {name}",
+            expected="quotes around whole fields only",
+            got=f"{problem or 'rows that run together'}, between line {int(lines[0])} and line {int(lines[-1])}",
+            hint='write a quote inside a quoted field as ""',
+        )
     return frame

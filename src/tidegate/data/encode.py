@@ -50,17 +50,30 @@ class Encoder:
     def __init__(self, source: Source, id: str | None, time: str | None) -> None:
         for role, column in (("id", id), ("time", time)):
             if column is not None and column not in source.columns:
-                raise DataError(f"reading {role}= for {source.name}", expected="a column of the table", got=repr(column),
-                                hint=did_you_mean(column, source.columns))
+                raise DataError(
+                    f"reading {role}= for {source.name}",
+                    expected="a column of the table",
+                    got=repr(column),
+                    hint=did_you_mean(column, source.columns),
+                )
         if id is not None and id in source.nested:
-            raise DataError(f"reading id= for {source.name}", expected="one value a row", got=f"lists in column {id!r}",
-                            hint="name a column of single values, or leave id= out")
+            raise DataError(
+                f"reading id= for {source.name}",
+                expected="one value a row",
+                got=f"lists in column {id!r}",
+                hint="name a column of single values, or leave id= out",
+            )
         if id is not None and id == time:
-            raise DataError(f"reading {source.name}", expected="different columns for id= and time=", got=f"{id!r} for both")
+            raise DataError(
+                f"reading {source.name}", expected="different columns for id= and time=", got=f"{id!r} for both"
+            )
         if time is not None and type_of(source.columns[time]) not in ("number", "timestamp"):
-            raise DataError(f"reading time= for {source.name}", expected="numbers, dates or timestamps",
-                            got=f"{type_of(source.columns[time])} in column {time!r}: {_first_value(source, time)!r} in row 1",
-                            hint="write times as ISO 8601, 2024-05-01 13:00, or as numbers")
+            raise DataError(
+                f"reading time= for {source.name}",
+                expected="numbers, dates or timestamps",
+                got=f"{type_of(source.columns[time])} in column {time!r}: {_first_value(source, time)!r} in row 1",
+                hint="write times as ISO 8601, 2024-05-01 13:00, or as numbers",
+            )
         self.source, self.id, self.time = source, id, time
         self.types = {name: type_of(dtype) for name, dtype in source.columns.items()}
         self.widths = dict.fromkeys(source.columns, 0)
@@ -91,7 +104,10 @@ class Encoder:
         while start < frame.height:
             done = total[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(total, done + _MOST_STEPS, side="right")))
-            yield frame[start:stop].explode(list(nested)), np.repeat(np.arange(row + start, row + stop), sizes[start:stop])
+            yield (
+                frame[start:stop].explode(list(nested)),
+                np.repeat(np.arange(row + start, row + stop), sizes[start:stop]),
+            )
             start = stop
 
     def _sizes(self, frame: pl.DataFrame, row: int) -> np.ndarray:
@@ -102,13 +118,20 @@ class Encoder:
             other = sizes != counts[first]
             if other.any():
                 at = int(other.argmax())
-                raise DataError(doing, expected="lists of one length in a row",
-                                got=f"{counts[first][at]} values in {first!r} and {sizes[at]} in {name!r} in row {row + at + 1}",
-                                hint="pad with null where a value is missing")
+                raise DataError(
+                    doing,
+                    expected="lists of one length in a row",
+                    got=f"{counts[first][at]} values in {first!r} and {sizes[at]} in {name!r} in row {row + at + 1}",
+                    hint="pad with null where a value is missing",
+                )
         if (counts[first] == 0).any():
             at = int((counts[first] == 0).argmax())
-            raise DataError(doing, expected="at least one step in every row", got=f"an empty list in {first!r} in row {row + at + 1}",
-                            hint="leave sequences without steps out")
+            raise DataError(
+                doing,
+                expected="at least one step in every row",
+                got=f"an empty list in {first!r} in row {row + at + 1}",
+                hint="leave sequences without steps out",
+            )
         return counts[first]
 
     def _sequence(self, flat: pl.DataFrame, rows: np.ndarray, number: np.ndarray | None) -> np.ndarray:
@@ -120,12 +143,18 @@ class Encoder:
         if values.dtype.is_float() and bool((values.drop_nulls().drop_nans() % 1 == 0).all()):
             values = values.fill_nan(None).cast(pl.Int64)
         elif not values.dtype.is_integer():
-            values = values.dt.to_string("iso") if values.dtype == TIMESTAMP else values.cast(pl.String)
+            values = (
+                values.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f") if values.dtype == TIMESTAMP else values.cast(pl.String)
+            )
         codes = self.ids.codes(values)
         if (codes < 0).any():
             at = int(rows[int((codes < 0).argmax())])
-            raise DataError(f"reading ids of {self.source.name}", expected="an id in every row",
-                            got=f"a missing value in column {self.id!r}, row {at + 1}", hint="fill it in or drop the row")
+            raise DataError(
+                f"reading ids of {self.source.name}",
+                expected="an id in every row",
+                got=f"a missing value in column {self.id!r}, row {at + 1}",
+                hint="fill it in or drop the row",
+            )
         return codes.astype(np.int64)
 
     def _clock(self, values: pl.Series, rows: np.ndarray) -> np.ndarray:
@@ -133,8 +162,12 @@ class Encoder:
             values = values.fill_nan(None)
         if values.null_count():
             at = int(rows[int(values.is_null().arg_max() or 0)])
-            raise DataError(f"reading times of {self.source.name}", expected="a time in every row",
-                            got=f"a missing value in column {self.time!r}, row {at + 1}", hint="fill it in or drop the row")
+            raise DataError(
+                f"reading times of {self.source.name}",
+                expected="a time in every row",
+                got=f"a missing value in column {self.time!r}, row {at + 1}",
+                hint="fill it in or drop the row",
+            )
         if values.dtype == TIMESTAMP or values.dtype.is_integer():
             return values.cast(pl.Int64).to_numpy()
         return values.cast(pl.Float64).to_numpy()
@@ -153,15 +186,23 @@ class Encoder:
         doing = f"reading column {name!r} of {self.source.name}"
         lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
         if lists.dtype.inner.is_nested() or self.types[name] not in ("number", "boolean"):  # type: ignore[attr-defined]
-            raise DataError(doing, expected="numbers, or vectors of numbers, in every step", got=f"dtype {values.dtype}",
-                            hint="flatten the values of a step into one vector")
+            raise DataError(
+                doing,
+                expected="numbers, or vectors of numbers, in every step",
+                got=f"dtype {values.dtype}",
+                hint="flatten the values of a step into one vector",
+            )
         sizes = lists.list.len()
         width = self.widths[name] or int(sizes.drop_nulls().first() or 0)  # type: ignore[arg-type]
         wrong = (sizes != width).fill_null(False)
         if wrong.any() or not width:
             at = int(wrong.arg_max() or 0)
-            raise DataError(doing, expected=f"vectors of {width or 'at least one'} numbers in every step",
-                            got=f"{sizes[at]} in row {int(rows[at]) + 1}", hint="give every step the same features")
+            raise DataError(
+                doing,
+                expected=f"vectors of {width or 'at least one'} numbers in every step",
+                got=f"{sizes[at]} in row {int(rows[at]) + 1}",
+                hint="give every step the same features",
+            )
         self.widths[name] = width
         matrix = np.full((len(values), width), np.nan)
         inner = lists.drop_nulls().explode(empty_as_null=False).cast(pl.Float64).fill_null(np.nan)

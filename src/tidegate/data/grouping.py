@@ -90,10 +90,14 @@ def check_repeats(sequence: np.ndarray, clock: np.ndarray, rows: np.ndarray, enc
     owner = list(encoder.ids.index)[int(sequence[at])] if encoder.id else int(sequence[at])
     where = f"rows {first} and {second}" if first != second else f"two steps of row {first}"
     value = np.datetime64(int(clock[at]), "us") if encoder.types[encoder.time or ""] == "timestamp" else clock[at]
-    raise DataError(f"ordering {encoder.source.name} by {encoder.time!r}", expected="each time once in a sequence",
-                    got=f"duplicate time {value} in {where}" + (f", both of {encoder.id} {owner!r}" if encoder.id else ""),
-                    hint="drop one of them, or name the id column that tells the sequences apart" if not encoder.id
-                    else "drop one of them")
+    raise DataError(
+        f"ordering {encoder.source.name} by {encoder.time!r}",
+        expected="each time once in a sequence",
+        got=f"duplicate time {value} in {where}" + (f", both of {encoder.id} {owner!r}" if encoder.id else ""),
+        hint="drop one of them, or name the id column that tells the sequences apart"
+        if not encoder.id
+        else "drop one of them",
+    )
 
 
 def changes(values: np.ndarray) -> np.ndarray:

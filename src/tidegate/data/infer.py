@@ -31,7 +31,9 @@ def check_kinds(kinds: dict[str, str] | None) -> dict[str, str]:
     """Return the caller's column types by column, or raise `ConfigError` for a type that does not exist."""
     for name, kind in (kinds or {}).items():
         if kind not in _KINDS:
-            raise ConfigError(f"reading kinds= for column {name!r}", expected=f"one of {', '.join(TYPES)}", got=repr(kind))
+            raise ConfigError(
+                f"reading kinds= for column {name!r}", expected=f"one of {', '.join(TYPES)}", got=repr(kind)
+            )
     return {name: _KINDS[kind] for name, kind in (kinds or {}).items()}
 
 
@@ -145,7 +147,9 @@ class Tally:
             self._check_mixed()
             chosen = "category"
         if chosen == "number" and self.infinite:
-            raise self._error("finite numbers", self.infinite, "write the value as missing (empty or NA)")
+            raise self._error(
+                "finite numbers", f"a non-finite value, {self.infinite}", "write the value as missing (empty or NA)"
+            )
         if chosen == "number":
             whole = self.present > 0 and self.integers == self.present
             return Reading(pl.Int64() if whole else pl.Float64())
@@ -154,15 +158,23 @@ class Tally:
         return Reading(pl.Boolean() if chosen == "boolean" else pl.String())
 
     def _check_mixed(self) -> None:
-        for noun, count, odd in (("number", self.numbers, self.odd_number), ("timestamp", self.timestamps, self.odd_time)):
+        for noun, count, odd in (
+            ("number", self.numbers, self.odd_number),
+            ("timestamp", self.timestamps, self.odd_time),
+        ):
             if self.present > count >= _MIXED * self.present:
                 raise self._error(
-                    f"one type ({count} of {self.present} values are {noun}s)", f"mixed types in a column: {odd}",
-                    f"mark it as missing (empty or NA), or read the column as text with kinds={{{self.name!r}: 'category'}}")
+                    f"one type ({count} of {self.present} values are {noun}s)",
+                    f"mixed types in a column: {odd}",
+                    f"mark it as missing (empty or NA), or read the column as text with kinds={{{self.name!r}: 'category'}}",
+                )
 
     def _check_asked(self, kind: str) -> None:
-        count, odd = {"number": (self.numbers, self.odd_number), "boolean": (self.booleans, self.odd_boolean),
-                      "timestamp": (self.timestamps, self.odd_time)}.get(kind, (self.present, ""))
+        count, odd = {
+            "number": (self.numbers, self.odd_number),
+            "boolean": (self.booleans, self.odd_boolean),
+            "timestamp": (self.timestamps, self.odd_time),
+        }.get(kind, (self.present, ""))
         if count < self.present:
             raise self._error(f"a {kind} in every row, as kinds= says", odd, "mark it as missing, or change kinds=")
 

@@ -37,7 +37,9 @@ def read_json_lines(path: Path, name: str) -> Raw:
     def chunks(columns: Sequence[str]) -> Iterator[Chunk]:
         row = 0
         for lines, objects in _objects(path, name):
-            frame = pl.DataFrame({c: pl.Series(c, [o.get(c) for o in objects], dtype=schema[c], strict=False) for c in columns})
+            frame = pl.DataFrame(
+                {c: pl.Series(c, [o.get(c) for o in objects], dtype=schema[c], strict=False) for c in columns}
+            )
             yield Chunk(frame, row, pl.Series(lines).to_numpy())
             row += len(objects)
 
@@ -64,11 +66,19 @@ def _parse(text: bytes, line: int, name: str) -> dict[str, Any]:
     try:
         item = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"reading {name}", expected="one JSON object a line", got=f"bad JSON on line {line}: {error}",
-                        hint="mend the line; a row must not run over several lines") from error
+        raise DataError(
+            f"reading {name}",
+            expected="one JSON object a line",
+            got=f"bad JSON on line {line}: {error}",
+            hint="mend the line; a row must not run over several lines",
+        ) from error
     if not isinstance(item, dict):
-        raise DataError(f"reading {name}", expected="one JSON object a line", got=f"a {type(item).__name__} on line {line}",
-                        hint='write rows as {"column": value, …}')
+        raise DataError(
+            f"reading {name}",
+            expected="one JSON object a line",
+            got=f"a {type(item).__name__} on line {line}",
+            hint='write rows as {"column": value, …}',
+        )
     return item
 
 
@@ -81,9 +91,12 @@ def _widen(known: tuple[str, int] | None, value: Any, key: str, line: int, name:
         return known
     if found[1] == known[1] and {found[0], known[0]} == {"whole number", "number"}:
         return "number", known[1]
-    raise DataError(f"reading column {key!r} of {name}", expected=f"{_spoken(known)}, as on the lines above",
-                    got=f"inconsistent types: {_spoken(found)} on line {line}: {json.dumps(value)[:60]}",
-                    hint="write one type throughout, null where a value is missing")
+    raise DataError(
+        f"reading column {key!r} of {name}",
+        expected=f"{_spoken(known)}, as on the lines above",
+        got=f"inconsistent types: {_spoken(found)} on line {line}: {json.dumps(value)[:60]}",
+        hint="write one type throughout, null where a value is missing",
+    )
 
 
 def _kind(value: Any, key: str, line: int, name: str) -> tuple[str, int]:
@@ -103,8 +116,12 @@ def _kind(value: Any, key: str, line: int, name: str) -> tuple[str, int]:
         return "null", 0
     if isinstance(value, str):
         return "text", 0
-    raise DataError(f"reading column {key!r} of {name}", expected="numbers, booleans, text, null, or lists of them",
-                    got=f"an object on line {line}", hint="give its parts columns of their own")
+    raise DataError(
+        f"reading column {key!r} of {name}",
+        expected="numbers, booleans, text, null, or lists of them",
+        got=f"an object on line {line}",
+        hint="give its parts columns of their own",
+    )
 
 
 def _spoken(kind: tuple[str, int]) -> str:

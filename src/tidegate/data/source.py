@@ -42,8 +42,11 @@ class Source:
     @property
     def nested(self) -> tuple[str, ...]:
         """The columns that hold a sequence in every row."""
-        return () if self.raw.lengths is not None else tuple(
-            name for name, dtype in self.columns.items() if isinstance(dtype, pl.List | pl.Array))
+        return (
+            ()
+            if self.raw.lengths is not None
+            else tuple(name for name, dtype in self.columns.items() if isinstance(dtype, pl.List | pl.Array))
+        )
 
     @property
     def lengths(self) -> np.ndarray | None:
@@ -63,7 +66,11 @@ class Source:
         if isinstance(dtype, pl.Array) and self.raw.lengths is None:
             column, dtype = column.arr.to_list(), pl.List(dtype.inner)
         if isinstance(dtype, pl.List):
-            return column.list.eval(self._scalar(pl.element(), leaf(dtype), name)) if not dtype.inner.is_nested() else column
+            return (
+                column.list.eval(self._scalar(pl.element(), leaf(dtype), name))
+                if not dtype.inner.is_nested()
+                else column
+            )
         return column if isinstance(dtype, pl.Array) else self._scalar(column, dtype, name).alias(name)
 
     def _scalar(self, column: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
@@ -85,10 +92,16 @@ class Source:
         at = int(bad.arg_max() or 0)
         value = inner[at]
         if depth:
-            whole = [bool(np.isinf(np.array(row.to_list() if row is not None else [], dtype=float)).any()) for row in values]
+            whole = [
+                bool(np.isinf(np.array(row.to_list() if row is not None else [], dtype=float)).any()) for row in values
+            ]
             at = whole.index(True)
-        raise DataError(f"reading column {values.name!r} of {self.name}", expected="finite numbers",
-                        got=f"a non-finite value, {value}, in {chunk.place(at)}", hint="write it as missing (null or NaN)")
+        raise DataError(
+            f"reading column {values.name!r} of {self.name}",
+            expected="finite numbers",
+            got=f"a non-finite value, {value}, in {chunk.place(at)}",
+            hint="write it as missing (null or NaN)",
+        )
 
 
 def open_source(data: Any, *, name: str | None = None, kinds: dict[str, str] | None = None) -> Source:
@@ -107,8 +120,12 @@ def open_source(data: Any, *, name: str | None = None, kinds: dict[str, str] | N
     raw = _open(data, name)
     for column in asked:
         if column not in raw.columns:
-            raise DataError(f"reading kinds= for {raw.name}", expected="a column of the table", got=repr(column),
-                            hint=did_you_mean(column, raw.columns))
+            raise DataError(
+                f"reading kinds= for {raw.name}",
+                expected="a column of the table",
+                got=repr(column),
+                hint=did_you_mean(column, raw.columns),
+            )
     if not raw.columns:
         raise DataError(f"reading {raw.name}", expected="at least one column", got="none")
     readings, rows = _infer(raw, asked)
@@ -127,11 +144,17 @@ def _infer(raw: Raw, asked: dict[str, str]) -> tuple[dict[str, Reading], int | N
     for column, dtype in raw.columns.items():
         inner = leaf(dtype)
         if isinstance(inner, pl.Binary | pl.Struct | pl.Object):
-            raise DataError(f"reading column {column!r} of {raw.name}", expected="numbers, booleans, text or timestamps",
-                            got=f"dtype {dtype}", hint="drop the column, or unpack it into columns of plain values")
+            raise DataError(
+                f"reading column {column!r} of {raw.name}",
+                expected="numbers, booleans, text or timestamps",
+                got=f"dtype {dtype}",
+                hint="drop the column, or unpack it into columns of plain values",
+            )
         if _is_text(inner) or column in asked:
             # Types a frame already has are left alone: "007" in a column of strings is a name, not a number.
-            tallies[column] = Tally(column, raw.name, numeric_text=raw.untyped or column in asked, kind=asked.get(column))
+            tallies[column] = Tally(
+                column, raw.name, numeric_text=raw.untyped or column in asked, kind=asked.get(column)
+            )
     if not tallies:
         return {}, None
     rows = 0
@@ -172,8 +195,11 @@ def _open(data: Any, name: str | None) -> Raw:
         return _from_frame(_convert(lambda: _from_arrow(data), data), name or "DataFrame")
     if isinstance(data, list | tuple) or hasattr(data, "__array__"):
         return read_arrays(data, name or "array")
-    raise DataError("opening a table", expected="a path, a frame, an array [N, T, D] or a list of arrays [T, D]",
-                    got=f"{type(data).__module__}.{type(data).__qualname__}")
+    raise DataError(
+        "opening a table",
+        expected="a path, a frame, an array [N, T, D] or a list of arrays [T, D]",
+        got=f"{type(data).__module__}.{type(data).__qualname__}",
+    )
 
 
 def _from_arrow(data: Any) -> pl.DataFrame:
@@ -188,8 +214,12 @@ def _convert(build: Callable[[], pl.DataFrame], data: Any) -> pl.DataFrame:
     try:
         return build()
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"reading a {type(data).__name__}", expected="columns of one type and equal length, named once each",
-                        got=str(error).splitlines()[0], hint="convert mixed columns to numbers or to text") from error
+        raise DataError(
+            f"reading a {type(data).__name__}",
+            expected="columns of one type and equal length, named once each",
+            got=str(error).splitlines()[0],
+            hint="convert mixed columns to numbers or to text",
+        ) from error
 
 
 def _from_frame(frame: pl.DataFrame, name: str) -> Raw:
@@ -210,14 +240,19 @@ def _open_file(path: Path, name: str | None) -> Raw:
     if path.is_dir():
         raise DataError(doing, expected="a file", got="a folder", hint="name one file in it")
     if suffix is None:
-        raise DataError(doing, expected=f"one of {', '.join(SUFFIXES)}", got=f"extension {''.join(path.suffixes) or 'none'!r}",
-                        hint="rename or convert the file")
+        raise DataError(
+            doing,
+            expected=f"one of {', '.join(SUFFIXES)}",
+            got=f"extension {''.join(path.suffixes) or 'none'!r}",
+            hint="rename or convert the file",
+        )
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        raise DataError(doing, expected="a file that can be read", got=error.strerror or str(error),
-                        hint="check its permissions") from error
+        raise DataError(
+            doing, expected="a file that can be read", got=error.strerror or str(error), hint="check its permissions"
+        ) from error
     if empty:
         raise DataError(doing, expected="at least a header and one row", got="an empty file (0 bytes)")
     plain = suffix.removesuffix(".gz")
@@ -230,9 +265,14 @@ def _open_file(path: Path, name: str | None) -> Raw:
 
 def _scan(path: Path, name: str, noun: str) -> Raw:
     """Read Parquet or Arrow row group by row group."""
+
     def failed(error: Exception) -> DataError:
-        return DataError(f"reading {name}", expected=f"a whole {noun} file", got=str(error).splitlines()[0],
-                         hint="the file may be cut short or of another format; write it again")
+        return DataError(
+            f"reading {name}",
+            expected=f"a whole {noun} file",
+            got=str(error).splitlines()[0],
+            hint="the file may be cut short or of another format; write it again",
+        )
 
     scan: Callable[..., pl.LazyFrame] = pl.scan_parquet if noun == "parquet" else pl.scan_ipc
     try:
@@ -245,8 +285,11 @@ def _scan(path: Path, name: str, noun: str) -> Raw:
     def chunks(columns: Sequence[str]) -> Iterator[Chunk]:
         start = 0
         try:
-            for frame in scan(path, glob=False).select(columns).collect_batches(
-                chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True, engine="streaming"):
+            for frame in (
+                scan(path, glob=False)
+                .select(columns)
+                .collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True, engine="streaming")
+            ):
                 yield Chunk(frame, start)
                 start += frame.height
         except (pl.exceptions.PolarsError, OSError) as error:

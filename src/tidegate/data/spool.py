@@ -39,8 +39,12 @@ def group_on_disk(encoder: Encoder) -> Grouped:
         storage = columns.finish(folder)
     except OSError as error:
         folder.remove()
-        raise DataError(f"keeping {encoder.source.name} in temporary files", expected=f"room in {folder.path.parent}",
-                        got=error.strerror or str(error), hint="set TMPDIR to a larger disk") from error
+        raise DataError(
+            f"keeping {encoder.source.name} in temporary files",
+            expected=f"room in {folder.path.parent}",
+            got=error.strerror or str(error),
+            hint="set TMPDIR to a larger disk",
+        ) from error
     except BaseException:
         folder.remove()
         raise
@@ -156,7 +160,9 @@ class _ColumnFiles:
 def _join(first: Piece, second: Piece) -> Piece:
     clock = None if first.clock is None or second.clock is None else np.concatenate([first.clock, second.clock])
     return Piece(
-        np.concatenate([first.sequence, second.sequence]), clock, np.concatenate([first.rows, second.rows]),
+        np.concatenate([first.sequence, second.sequence]),
+        clock,
+        np.concatenate([first.rows, second.rows]),
         {name: np.concatenate([values, second.columns[name]]) for name, values in first.columns.items()},
     )
 
@@ -247,8 +253,10 @@ class _Bucket:
         sample = np.sort(np.concatenate([block["clock"][::stride] for block in self._blocks()]))
         parts = min(_MOST_BUCKETS, 2 * -(-self.rows // most))
         pivots = np.unique(sample[np.linspace(0, sample.size - 1, parts + 1).astype(np.int64)[1:-1]])
-        smaller = [_Bucket(self.path.with_name(f"{self.path.name}-{i}"), self.dtype, self.columns)
-                   for i in range(pivots.size + 1)]
+        smaller = [
+            _Bucket(self.path.with_name(f"{self.path.name}-{i}"), self.dtype, self.columns)
+            for i in range(pivots.size + 1)
+        ]
         for block in self._blocks():
             _distribute(block, np.searchsorted(pivots, block["clock"], side="right"), smaller)
         for bucket in smaller:

@@ -77,12 +77,22 @@ def load_table(
     for name, found in encoder.types.items():
         kind: ColumnType = found  # type: ignore[assignment]
         levels = tuple(str(value) for value in encoder.levels[name].index) if name in encoder.levels else None
-        columns[name] = ColumnInfo(name, kind, max(1, encoder.widths[name]), levels, grouped.missing[name],
-                                   name not in grouped.changing)
+        columns[name] = ColumnInfo(
+            name, kind, max(1, encoder.widths[name]), levels, grouped.missing[name], name not in grouped.changing
+        )
     ids: list[str | int] = list(encoder.ids.index) if id else list(range(grouped.counts.size))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(grouped.counts, dtype=np.int64)])
-    return Table(source.name, ids, id, time, offsets, columns, grouped.storage, small,
-                 [f"{source.name}: {note}" for note in grouped.notes])
+    return Table(
+        source.name,
+        ids,
+        id,
+        time,
+        offsets,
+        columns,
+        grouped.storage,
+        small,
+        [f"{source.name}: {note}" for note in grouped.notes],
+    )
 
 
 def _estimate_bytes(source: Source) -> int:
@@ -91,7 +101,8 @@ def _estimate_bytes(source: Source) -> int:
         scalars = 8 * (len(source.columns) - len(source.nested)) + 24
         first = source.nested[0]
         return sum(
-            int(frame.estimated_size()) + scalars * int(frame[first].list.len().sum() or 0) for frame in source.chunks(source.nested)
+            int(frame.estimated_size()) + scalars * int(frame[first].list.len().sum() or 0)
+            for frame in source.chunks(source.nested)
         )
     widths = sum(dtype.size if isinstance(dtype, pl.Array) else 1 for dtype in source.columns.values())
     return (source.rows or 0) * (8 * widths + 24)
