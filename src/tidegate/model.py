@@ -102,11 +102,11 @@ class Model:
         return self.blueprint.forecasts(encoded, windows, _BATCH)
 
     def _table(self, data: Any) -> Table:
+        if isinstance(data, Table):
+            return data
         plan = self.blueprint.plan
-        types = dict(plan.types)
-        source = open_source(data, kinds=types)
-        table = load_table(source, id=plan.id if plan.id in source.columns else None, time=plan.time)
-        return table
+        source = open_source(data, kinds=dict(plan.types))
+        return load_table(source, id=plan.id, time=plan.time)
 
     def _check_names(self, table: Table) -> None:
         self.notes = list(table.notes) + self.blueprint.check(table)

@@ -15,7 +15,7 @@ from typing import Any
 from tidegate.artifact import DESCRIPTION, read_model, write_model
 from tidegate.config import Config, make_config
 from tidegate.data.source import open_source
-from tidegate.data.table import load_table
+from tidegate.data.table import Table, load_table
 from tidegate.errors import ArtifactError, ConfigError, DataError
 from tidegate.files import sha256, write_atomically
 from tidegate.model import Model
@@ -50,11 +50,8 @@ def train(
 ) -> Trained:
     """Prepare the data, train with the one loop, and return the model with the best validation weights."""
     seed_everything(config.seed)
-    table = load_table(open_source(data, kinds=config.kinds), id=config.id, time=config.time)
-    held = None
-    if valid is not None:
-        held = load_table(open_source(valid, kinds=config.kinds), id=config.id, time=config.time)
-    prepared = prepare(table, config, held)
+    table = _table(data, config)
+    prepared = prepare(table, config, None if valid is None else _table(valid, config))
     network = prepared.blueprint.network()
     result = fit(
         network,
@@ -69,6 +66,12 @@ def train(
     model = Model(prepared.blueprint, network, dict(result.metrics))
     model.notes = list(prepared.notes)
     return Trained(model, result, prepared, prepared.notes)
+
+
+def _table(data: Any, config: Config) -> Table:
+    if isinstance(data, Table):
+        return data
+    return load_table(open_source(data, kinds=config.kinds), id=config.id, time=config.time)
 
 
 def _settings(config: Config) -> TrainSettings:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tidegate.data.table import ColumnInfo, InMemory, Table
+from tidegate.data.grouping import InMemory
+from tidegate.data.table import ColumnInfo, Table
 
 
 def memory_table(

@@ -1,0 +1,140 @@
+"""Checkpoints: everything that decides what comes next, as safetensors and JSON, written atomically."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tidegate.errors import ArtifactError
+from tidegate.files import canonical_json, sha256, write_atomically
+from tidegate.train.seeds import capture_random_state, restore_random_state
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass
+class Progress:
+    """Where training stands. `step` batches of `epoch` are done; `loss_sum` and `count` are theirs."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    count: int = 0
+    best_epoch: int = -1
+    best_value: float | None = None
+    reason: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Checkpointer:
+    """Keeps the newest state in `<run>/checkpoint`; an older one goes only when its successor is whole."""
+
+    def __init__(self, run_dir: Path, settings_digest: str) -> None:
+        self.run_dir, self.folder, self.digest = run_dir, run_dir / "checkpoint", settings_digest
+        self.generation = 0
+
+    def save(
+        self, model: nn.Module, optimizer: Optimizer, progress: Progress, best: dict[str, Tensor] | None
+    ) -> None:
+        """Write tensors, then JSON, then the pointer that makes them the newest."""
+        self.folder.mkdir(exist_ok=True)
+        flat, rest = _flatten(optimizer.state_dict())
+        tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in (best or {}).items()} | {f"optimizer/{k}": v for k, v in flat.items()}
+        tensors |= {f"random/{k}": v for k, v in capture_random_state().items()}
+        blob = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+        body = {"progress": vars(progress), "optimizer": rest, "tensors_sha256": sha256(blob), "settings": self.digest}
+        self.generation += 1
+        name = f"state-{self.generation}"
+        write_atomically(self.folder / f"{name}.safetensors", blob)
+        write_atomically(self.folder / f"{name}.json", _sealed(body))
+        write_atomically(self.folder / "latest.json", _sealed({"generation": self.generation}))
+        for old in self.folder.glob("*state-*"):
+            if not old.name.startswith(f"{name}."):
+                old.unlink()
+        self.write_history(progress)
+
+    def write_history(self, progress: Progress) -> None:
+        """Write one JSON line per epoch to `metrics.jsonl`."""
+        lines = "".join(json.dumps(row) + "\n" for row in progress.history)
+        write_atomically(self.run_dir / METRICS, lines.encode())
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor] | None] | None:
+        """Put the newest state back and return where training stands; None if there is no checkpoint yet."""
+        if not (self.folder / "latest.json").exists():
+            return None
+        self.generation = int(_opened(self.folder / "latest.json")["generation"])
+        name = f"state-{self.generation}"
+        body = _opened(self.folder / f"{name}.json")
+        blob = _read(self.folder / f"{name}.safetensors")
+        if sha256(blob) != body["tensors_sha256"]:
+            raise _damaged(self.folder / f"{name}.safetensors", "other bytes: its checksum differs")
+        if body["settings"] != self.digest:
+            raise ArtifactError(f"resuming the run in {self.run_dir}", expected="the settings it was started with",
+                                got="others", hint="restore config.json, or start a new run")
+        tensors = load(blob)
+        model.load_state_dict(_under(tensors, "model/"))
+        optimizer.load_state_dict(_unflatten(_under(tensors, "optimizer/"), body["optimizer"]))
+        restore_random_state(_under(tensors, "random/"))
+        return Progress(**body["progress"]), _under(tensors, "best/") or None
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimizer's state into tensors `<parameter>/<name>` and the rest, which is JSON."""
+    tensors, scalars = {}, {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            (tensors if isinstance(value, Tensor) else scalars)[f"{index}/{name}"] = value
+    return tensors, {"groups": state["param_groups"], "scalars": scalars}
+
+
+def _unflatten(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **rest["scalars"]}.items():
+        index, name = key.split("/", 1)
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": rest["groups"]}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _sealed(body: dict[str, Any]) -> bytes:
+    return json.dumps({**body, "checksum": sha256(canonical_json(body))}).encode()
+
+
+def _opened(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(_read(path))
+        checksum = body.pop("checksum")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"unreadable JSON ({error})") from None
+    if sha256(canonical_json(body)) != checksum:
+        raise _damaged(path, "other content: its checksum differs")
+    return dict(body)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from None
+
+
+def _damaged(path: Path, got: str) -> ArtifactError:
+    return ArtifactError(f"reading the checkpoint {path}", expected="the file as it was written", got=got,
+                         hint="delete the checkpoint folder to train from the start")
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a model's state on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+
+

@@ -1,0 +1,70 @@
+"""What the loop tells observers. Events are read-only; an observer may answer with `Stop`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainStart:
+    """Training begins, or goes on, at `epoch` of `epochs`, with `steps` batches each."""
+
+    epoch: int
+    epochs: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step is done: `step` of `epoch`, both counted from 0."""
+
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """An epoch is done and evaluated. Losses are means; `grad_norm` is the last one before clipping, if clipped."""
+
+    epoch: int
+    train_loss: float
+    metrics: dict[str, float]
+    lr: float
+    grad_norm: float | None
+    seconds: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class TrainEnd:
+    """Training is over, and why."""
+
+    epochs: int
+    best_epoch: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What an observer returns to end training after the current epoch."""
+
+    reason: str
+
+
+Event = TrainStart | Step | EpochEnd | TrainEnd
+Observer = Callable[[Event], Stop | None]
+
+
+@dataclass
+class Announcer:
+    """Hands events to observers and remembers the first wish to stop."""
+
+    observers: Sequence[Observer] = field(default_factory=tuple)
+    stop: Stop | None = None
+
+    def tell(self, event: Event) -> None:
+        for observer in self.observers:
+            answer = observer(event)
+            if isinstance(answer, Stop) and self.stop is None:
+                self.stop = answer

@@ -1,0 +1,76 @@
+"""Optimizers and learning-rate schedules, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tidegate.registry import Registry
+from tidegate.train.settings import TrainSettings
+
+Groups = list[dict[str, Any]]
+OPTIMIZERS: Registry[Callable[[Groups, TrainSettings], Optimizer]] = Registry("optimizer")
+SCHEDULES: Registry[Callable[[int, int, TrainSettings], float]] = Registry("schedule")
+
+
+@OPTIMIZERS.add("sgd")
+def _sgd(groups: Groups, settings: TrainSettings) -> Optimizer:
+    return torch.optim.SGD(groups, lr=settings.lr)
+
+
+@OPTIMIZERS.add("momentum")
+def _momentum(groups: Groups, settings: TrainSettings) -> Optimizer:
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+
+
+@OPTIMIZERS.add("rmsprop")
+def _rmsprop(groups: Groups, settings: TrainSettings) -> Optimizer:
+    return torch.optim.RMSprop(groups, lr=settings.lr)
+
+
+@OPTIMIZERS.add("adam")
+def _adam(groups: Groups, settings: TrainSettings) -> Optimizer:
+    return torch.optim.Adam(groups, lr=settings.lr, fused=True)
+
+
+@OPTIMIZERS.add("adamw")
+def _adamw(groups: Groups, settings: TrainSettings) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    """Build the optimizer. Weight decay spares vectors: biases, norm scales, initial states."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[settings.optimizer]([g for g in groups if g["params"]], settings)
+
+
+@SCHEDULES.add("constant")
+def _constant(step: int, total: int, settings: TrainSettings) -> float:  # noqa: ARG001 - one signature for all
+    return 1.0
+
+
+@SCHEDULES.add("cosine")
+def _cosine(step: int, total: int, settings: TrainSettings) -> float:  # noqa: ARG001
+    return 0.5 * (1 + math.cos(math.pi * min(step / max(total, 1), 1.0)))
+
+
+@SCHEDULES.add("linear")
+def _linear(step: int, total: int, settings: TrainSettings) -> float:  # noqa: ARG001
+    return max(1 - step / max(total, 1), 0.0)
+
+
+def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
+    """Return the rate at `step` of `total`: a linear warm-up to `lr`, then the schedule. It has no state to save."""
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    return settings.lr * SCHEDULES[settings.schedule](step - warmup, total - warmup, settings)

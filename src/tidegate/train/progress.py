@@ -1,0 +1,57 @@
+"""Progress for people: a live bar on a terminal, plain lines elsewhere, nothing when quiet. Written to stderr."""
+
+from __future__ import annotations
+
+import sys
+
+from tidegate.train.events import EpochEnd, Event, Observer, Step, TrainEnd, TrainStart
+
+
+def progress(quiet: bool) -> tuple[Observer, ...]:
+    """Return the observer that suits standard error."""
+    if quiet:
+        return ()
+    return (_Bar() if sys.stderr.isatty() else _lines,)
+
+
+def _lines(event: Event) -> None:
+    if isinstance(event, EpochEnd):
+        print(_row(event), file=sys.stderr, flush=True)
+    elif isinstance(event, TrainEnd):
+        print(_end(event), file=sys.stderr, flush=True)
+
+
+def _row(event: EpochEnd) -> str:
+    figures = "  ".join(f"{k} {v:.4g}" for k, v in list(event.metrics.items())[:3])
+    return (f"epoch {event.epoch + 1:3d}  train loss {event.train_loss:.4f}  valid {figures}  {event.seconds:.1f} s"
+            + ("  *" if event.best else ""))
+
+
+def _end(event: TrainEnd) -> str:
+    return f"done: {event.reason}; the weights are those of epoch {event.best_epoch + 1}"
+
+
+class _Bar:
+    """rich's bar, redrawn at most 4 times a second: a bar drawn every step doubles the cost of a small model."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn as Bar
+
+        self.console = Console(stderr=True)
+        self.bar = Progress(TextColumn("{task.description}"), Bar(), TextColumn("{task.fields[figures]}"),
+                            TimeRemainingColumn(), console=self.console, refresh_per_second=4, transient=True)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TrainStart):
+            self.task = self.bar.add_task("training", total=event.epochs * event.steps, figures="",
+                                          completed=event.epoch * event.steps)
+            self.bar.start()
+        elif isinstance(event, Step):
+            self.bar.advance(self.task)
+        elif isinstance(event, EpochEnd):
+            self.bar.update(self.task, description=f"epoch {event.epoch + 1}", figures=_row(event).split("  ", 2)[2])
+        elif isinstance(event, TrainEnd):
+            self.bar.stop()
+            self.console.print(_end(event))

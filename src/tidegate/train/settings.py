@@ -1,0 +1,30 @@
+"""What the loop can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainSettings(BaseModel):
+    """Settings of the loop. `lr` is the peak rate; `patience` counts epochs without a better `monitor`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=50, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    optimizer: str = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: str = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    clip_value: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    monitor: str = "loss"
+    mode: Literal["min", "max"] = "min"
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    checkpoint_every_seconds: float = Field(default=60.0, gt=0)
+    restore_best: bool = True
