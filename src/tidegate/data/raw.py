@@ -33,7 +33,7 @@ class Chunk:
 class Raw:
     """An opened table: its columns as they are stored, and how to read them again from the start.
 
-    `untyped` formats write everything as text. `lengths` [N] divides the rows into sequences where the data itself does.
+    `untyped` formats write everything as text. `lengths` [N] divides the rows into sequences where the data does so.
     """
 
     name: str

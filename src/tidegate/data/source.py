@@ -107,12 +107,13 @@ class Source:
 def open_source(data: Any, *, name: str | None = None, kinds: dict[str, str] | None = None) -> Source:
     """Open a file, frame, or array as a `Source`, and find the type of every column.
 
-    `data` is a path (.csv .tsv .parquet .jsonl .ndjson .arrow .feather; text formats also with .gz), a polars frame or any
-    frame with the Arrow interface (pandas, pyarrow, duckdb …), a mapping of columns, an array [N, T, D] or [N, T], or a
-    list of arrays [T_i, D]. Columns of text are read whole, in bounded memory, to find numbers, booleans and timestamps
-    (zones become UTC) in them; `kinds` names the type of a column instead: "number", "boolean", "category" or "timestamp".
-    Text stays text in numbers' clothing where the source has types of its own, and where digits are padded with zeros.
-    A column in which nine values of ten are numbers (or timestamps) and the rest are not is an error.
+    `data` is a path (.csv .tsv .parquet .jsonl .ndjson .arrow .feather; text formats also with .gz), a polars frame or
+    any frame with the Arrow interface (pandas, pyarrow, duckdb …), a mapping of columns, an array [N, T, D] or [N, T],
+    or a list of arrays [T_i, D]. Columns of text are read whole, in bounded memory, to find numbers, booleans and
+    timestamps (zones become UTC) in them; `kinds` names the type of a column instead: "number", "boolean", "category"
+    or "timestamp". Digits stay text where they are padded with zeros ("007"), and in strings of a source that has
+    number columns of its own. A column in which nine values of ten are numbers (or timestamps) and the rest are not
+    is an error.
 
     Errors: `DataError` names the file, the row or line, the column and the value.
     """

@@ -25,9 +25,9 @@ _BLOCK_ROWS = 1 << 18
 def group_on_disk(encoder: Encoder) -> Grouped:
     """Group and sort in bounded memory.
 
-    The first pass reads ids and times only. Rows that arrive in order are appended to one file a column. Others are dealt
-    out to buckets of whole sequences, each small enough to be sorted in memory; a sequence too large for that is dealt
-    out once more by time. The files go when the storage does.
+    The first pass reads ids and times only. Rows that arrive in order are appended to one file a column. Others are
+    dealt out to buckets of whole sequences, each small enough to be sorted in memory; a sequence too large for that is
+    dealt out once more by time. The files go when the storage does.
     """
     folder = Folder()
     try:

@@ -33,7 +33,7 @@ class ColumnInfo:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of sequence `i` are `offsets[i]` to `offsets[i + 1]`, in order of time; sequences in order of first appearance."""
+    """Rows of sequence `i` are `offsets[i]` to `offsets[i + 1]`, by time; sequences in order of first appearance."""
 
     name: str
     ids: list[str | int]
@@ -52,8 +52,9 @@ class Table:
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows [start, stop) of a column.
 
-        Numbers are float64 [n], or [n, w] for vectors, NaN where missing; booleans float64 0, 1 or NaN; categories int32
-        codes into `levels`, -1 where missing; timestamps int64 microseconds since 1970 (UTC), the least int64 where missing.
+        Numbers are float64 [n], or [n, w] for vectors, NaN where missing; booleans float64 0, 1 or NaN; categories
+        int32 codes into `levels`, -1 where missing; timestamps int64 microseconds since 1970 (UTC), the least int64
+        where missing.
         """
         return self.storage[name].read(start, stop)
 
@@ -63,9 +64,9 @@ def load_table(
 ) -> Table:
     """Group the rows of `source` by `id` and order each sequence by `time`.
 
-    A table with list columns is nested: every row is a sequence, numbered from 0 where no `id` is given, and single values
-    hold for all of its steps. Without `id` a long table is one sequence; without `time` rows keep their order. Rows out of
-    order are sorted (stable) and `notes` says so. A table larger than `memory_limit_bytes` is kept in temporary files,
+    A table with list columns is nested: every row is a sequence, numbered from 0 where no `id` is given, and single
+    values hold for all of its steps. Without `id` a long table is one sequence; without `time` rows keep their order.
+    Rows out of order are sorted (stable) and `notes` says so. A table larger than `memory_limit_bytes` is kept in temporary files,
     which go with the table.
 
     Errors: `DataError` names the row of a missing id or time, both rows of a repeated id and time, and unknown columns.
