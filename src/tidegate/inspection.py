@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ _ID = re.compile(
 _TIME = re.compile(
     r"(.*[_ -])?(time|date|datetime|timestamp|ts|ds|minute|hour|day|week|month|year|step|t)|.+(Time|Timestamp|Date)"
 )
+_EPOCH = datetime(1970, 1, 1)
 _PIECE, _MOST_GAPS, _TOP, _SUGGESTIONS = 1 << 20, 1 << 22, 5, 12
 
 
@@ -28,9 +30,9 @@ def inspect_table(
 ) -> dict[str, Any]:
     """Describe a table as an object that JSON can hold.
 
-    Without `id` or `time` they are guessed from names and content and marked as guessed: a guess is a
-    suggestion, training takes only what it is told. With `target` the task is planned as training would; without one
-    `suggestions` says what each column would be. Lengths are steps; times of timestamps are ISO 8601, their gaps seconds.
+    Without `id` or `time` they are guessed from names and content and marked as guessed: a guess is a suggestion,
+    training takes only what it is told. With `target` the task is planned as training would; without one `suggestions`
+    says what each column would be. Lengths are steps; timestamps are ISO 8601, their gaps seconds.
     Errors are those of reading the table, and of a target that cannot be one.
     """
     source = open_source(data)
@@ -61,27 +63,25 @@ def inspect_table(
 def _load(
     source: Source, target: tuple[str, ...], id: str | None, time: str | None
 ) -> tuple[Table, list[str], list[str]]:
-    """Load with what was given; fill in guesses, and drop those that do not fit the rows."""
-    guesses = []
-    if id is None and not source.nested and source.lengths is None:
-        id = _guess_id(source, (*target, time))
-        guesses += ["id"] * (id is not None)
-    if time is None:
-        time = _guess_time(source, (*target, id))
-        guesses += ["time"] * (time is not None)
-    notes = [f"{role}: {name!r} looks like it; say --{role} {name} to use it"
-             for role, name in (("id", id), ("time", time)) if role in guesses]  # fmt: skip
-    try:
-        return load_table(source, id=id, time=time), guesses, notes
-    except InputError as error:
-        if not guesses:
-            raise
-        kept_id, kept_time = None if "id" in guesses else id, None if "time" in guesses else time
-        notes = [f"guessed {' and '.join(f'{r} {n!r}' for r, n in (('id', id), ('time', time)) if r in guesses)}, "
-                 f"but they do not fit ({error.got})"]  # fmt: skip
-        if "time" in guesses and (id is not None):
-            return load_table(source, id=id), [g for g in guesses if g != "time"], notes
-        return load_table(source, id=kept_id, time=kept_time), [], notes
+    """Load with what was given, and guesses for what was not as far as they fit the rows."""
+    flat = not source.nested and source.lengths is None
+    likely_id = _guess_id(source, (*target, time)) if id is None and flat else id
+    likely_time = _guess_time(source, (*target, likely_id)) if time is None else time
+    notes: list[str] = []
+    for try_id, try_time in dict.fromkeys([(likely_id, likely_time), (likely_id, time)]):
+        guessed = {"id": try_id} if try_id != id else {}
+        guessed |= {"time": try_time} if try_time != time else {}
+        if not guessed:
+            break
+        try:
+            table = load_table(source, id=try_id, time=try_time)
+        except InputError as error:
+            names = " and ".join(f"{role} {name!r}" for role, name in guessed.items())
+            notes.append(f"{names} looked likely, but does not fit: {error.got}")
+            continue
+        notes += [f"{name!r} looks like the {role}: say --{role} {name} to use it" for role, name in guessed.items()]
+        return table, list(guessed), notes
+    return load_table(source, id=id, time=time), [], notes
 
 
 def _guess_id(source: Source, taken: Sequence[str | None]) -> str | None:
@@ -152,7 +152,7 @@ def _column(table: Table, info: ColumnInfo, plan: Schema | None) -> dict[str, An
 
 
 def _range(table: Table, info: ColumnInfo) -> dict[str, Any]:
-    least, most, total, count = np.inf, -np.inf, 0.0, 0
+    total, count = 0.0, 0
     low = high = None
     for values in _pieces(table, info.name):
         known = values[values != MISSING] if info.type == "timestamp" else values[~np.isnan(values)]
@@ -163,9 +163,12 @@ def _range(table: Table, info: ColumnInfo) -> dict[str, Any]:
     if low is None or high is None:
         return {"min": None, "max": None}
     if info.type == "timestamp":
-        return {"min": str(np.datetime64(int(low), "us")), "max": str(np.datetime64(int(high), "us"))}
-    least, most = float(low), float(high)
-    return {"min": least, "max": most, "mean": total / count}
+        return {"min": _iso(int(low)), "max": _iso(int(high))}
+    return {"min": float(low), "max": float(high), "mean": total / count}
+
+
+def _iso(microseconds: int) -> str:
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
 
 
 def _role(table: Table, info: ColumnInfo, plan: Schema | None) -> str:
@@ -239,7 +242,7 @@ def _counted(table: Table, info: ColumnInfo, rows: np.ndarray | None) -> Iterato
 
 def _suggestions(table: Table) -> list[dict[str, str]]:
     """Say what each column would be as a target; those that cannot be one are left out."""
-    found = []
+    found: list[dict[str, str]] = []
     for name in table.columns:
         if name in (table.id_name, table.time_name) or len(found) == _SUGGESTIONS:
             continue

@@ -51,7 +51,7 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Example:
-    """One forecast in the targets' units: `window` of the loader, `past` [L, C], `truth` [S, C], `guess` [S, C, 1 + Q]."""
+    """One forecast in the targets' units: `past` [L, C], `truth` [S, C], `guess` [S, C, 1 + Q]."""
 
     window: int
     past: np.ndarray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -23,7 +24,8 @@ def plotly_script() -> str:
 
 def _figure(data: list[Figure], x: str, y: str, height: int = 300, **layout: Any) -> Figure:
     axes = {
-        name: {"title": {"text": escape(title)}, "automargin": True} for name, title in (("xaxis", x), ("yaxis", y))
+        name: {"title": {"text": escape(title), "standoff": 8}, "automargin": True}
+        for name, title in (("xaxis", x), ("yaxis", y))
     }
     for name in axes:
         axes[name].update(layout.pop(name, {}))
@@ -37,9 +39,9 @@ def _figure(data: list[Figure], x: str, y: str, height: int = 300, **layout: Any
 def plain(values: Any) -> list[Any]:
     """Return an array as a list with None for what is not finite."""
     array = np.asarray(values)
-    if array.dtype.kind != "f":
-        return list(array.tolist())
-    return np.where(np.isfinite(array), array.astype(object), None).tolist()
+    if array.ndim > 1:
+        return [plain(row) for row in array]
+    return [v if math.isfinite(v) else None for v in array.tolist()]
 
 
 def curves(lines: Mapping[str, Sequence[float]], epochs: Sequence[int], y: str, best: int | None) -> Figure:
@@ -87,11 +89,13 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
         heat.update({"text": counts.tolist(), "texttemplate": "%{text}"})
     size = int(np.clip(140 + 30 * len(keep), 260, 760))
     # The text "1" must stay a label: plotly would read it as a number.
-    y = {"type": "category", "autorange": "reversed"}
-    return _figure([heat], "Predicted class", "True class", size, xaxis={"type": "category"}, yaxis=y)
+    y = {"type": "category", "autorange": "reversed", "showgrid": False}
+    return _figure(
+        [heat], "Predicted class", "True class", size, xaxis={"type": "category", "showgrid": False}, yaxis=y
+    )
 
 
-def bars(edges: np.ndarray, counts: np.ndarray, x: str, y: str) -> Figure:
+def bars(edges: np.ndarray, counts: np.ndarray, x: str, y: str, height: int = 260) -> Figure:
     """Draw a histogram from its bin edges [n + 1] and counts [n]."""
     centre, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
     bar = {
@@ -102,7 +106,7 @@ def bars(edges: np.ndarray, counts: np.ndarray, x: str, y: str) -> Figure:
         "marker": {"color": BLUE},
         "hovertemplate": "%{x:.4g}: %{y}<extra></extra>",
     }
-    return _figure([bar], x, y, 260, bargap=0.02)
+    return _figure([bar], x, y, height, bargap=0.02)
 
 
 def scatter(truth: np.ndarray, guess: np.ndarray, name: str) -> Figure:

@@ -34,7 +34,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) ->
     """Return a table that scrolls inside its own frame; columns of numbers stand to the right."""
     body = [list(row) for row in rows]
     right = [all(_numeric(row[i]) for row in body) for i in range(len(heads))]
-    side = [' class="n"' if r else "" for r in right]
+    side = [' class="n"' if r else ' class="why"' if h == "Note" else "" for r, h in zip(right, heads, strict=True)]
     top = "".join(f'<th scope="col"{s}>{text(h)}</th>' for h, s in zip(heads, side, strict=True))
     lines = []
     for row in body:
@@ -91,6 +91,7 @@ class Plots:
         kind = ' class="wide"' if wide else ""
         height = int(figure["layout"]["height"])
         return (
-            f'<figure{kind}><div id="figure-{number}" role="img" aria-label="{text(caption)}" style="height:{height}px">'
-            f"</div><figcaption>{text(caption)}</figcaption></figure>"
+            f'<figure{kind}><div id="figure-{number}" role="img" aria-label="{text(caption)}" '
+            f'style="height:{height}px"></div>'
+            f"<figcaption>{text(caption)}</figcaption></figure>"
         )

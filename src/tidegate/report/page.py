@@ -84,7 +84,8 @@ def page(trained: Trained, data: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)} – Tidegate</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{CSS}</style></head><body><header><h1>{text(title)}</h1>"
-        f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part: no weight was fitted to it, but it chose the best epoch.</p>"
+        f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part: "
+        "no weight was fitted to it, but it chose the best epoch.</p>"
         "<noscript><p>Figures need JavaScript; every number is in the tables too.</p></noscript>"
         f"</header><main>{body}</main>"
         f"<footer>Written by Tidegate</footer><script>{figures.plotly_script()}</script>"

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.data.kinds.timestamp import MISSING
 from tidegate.data.loader import Forecasts as Windows
 from tidegate.data.loader import Loader
 from tidegate.report import figures
@@ -43,8 +42,8 @@ def _classes(found: ConfusionCounts, plots: Plots, things: str) -> str:
     total = int(matrix.sum())
     drawn = f"the {figures.MOST_CLASSES} most frequent of " if len(names) > figures.MOST_CLASSES else ""
     caption = (
-        f"Confusion matrix of all {total:,} validation {things}, {drawn}{len(names)} classes. Each row is a true class; "
-        "the darker a cell, the larger its share of that row."
+        f"Confusion matrix of all {total:,} validation {things}, {drawn}{len(names)} classes. "
+        "Each row is a true class; the darker a cell, the larger its share of that row."
     )
     each = found.per_class()
     order = np.argsort(-each["support"], kind="stable")
@@ -88,7 +87,7 @@ def _numbers(truth: np.ndarray, guess: np.ndarray, task: Regression, plots: Plot
         )
         parts.append(plots.frame(figures.scatter(y[::step], p[::step], name), caption))
         hist, edges = np.histogram(error, bins=min(_BINS, max(5, len(error) // 5)))
-        parts.append(plots.frame(figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences"),
+        parts.append(plots.frame(figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences", 340),
                                  f"{name}: errors of all validation sequences. Right of 0 the model says too much."))  # fmt: skip
     heads = ["Target", "Mean absolute error", "Root mean square error", "Mean error", "R²"]
     return _grid(parts) + table(heads, rows, "Every target, in its own units")
@@ -103,7 +102,10 @@ def _forecasts(found: Forecasts, valid: Loader, task: Forecasting, plots: Plots)
     for i, name in enumerate(task.targets[:_TARGETS]):
         lines[name] = found.error[:, i]
         lines[f"{name} (last value)"] = found.naive[:, i]
-    caption = f"Mean absolute error by step ahead over all {found.windows:,} validation windows; dashed: repeating the last known value."
+    caption = (
+        f"Mean absolute error by step ahead over all {found.windows:,} validation windows; "
+        "dashed: repeating the last known value."
+    )
     steps = plots.frame(figures.by_step(lines, "Mean absolute error"), caption, wide=True)
     rows: list[list[Cell]] = []
     for i, name in enumerate(task.targets):
@@ -132,7 +134,8 @@ def _example(example: Example, i: int, name: str, valid: Loader, task: Forecasti
     guess = {"x": times[shown:], "y": figures.plain(example.guess[:, i, 0])}
     several = len(task.quantiles) > 1
     band = (example.guess[:, i, 1], example.guess[:, i, -1]) if several else None
-    span = f", interval {share(min(task.quantiles))} to {share(max(task.quantiles))} quantile" if several else ""
+    low, high = (f"{100 * q:g} %" for q in (min(task.quantiles, default=0), max(task.quantiles, default=0)))
+    span = f", interval from the {low} to the {high} quantile" if several else ""
     caption = f"{name}{series}: {task.horizon} steps from {times[shown]}{span}."
     return plots.frame(figures.forecast(past, truth, guess, band, name, label), caption)
 
@@ -149,10 +152,10 @@ def _times(valid: Loader, window: int, past: int, horizon: int) -> tuple[list[An
         return list(range(first - past, first + horizon)), series, "Step"
     values = source.read(source.time_name, origin - past, stop)
     if source.columns[source.time_name].type != "timestamp":
-        return figures.plain(values), series, source.time_name
-    moments = np.where(values == MISSING, np.datetime64("NaT").astype(np.int64), values).astype("datetime64[us]")
-    whole = bool((moments == moments.astype("datetime64[D]")).all())
-    unit = "D" if whole else "s"
+        whole = bool((values == np.round(values)).all())
+        return (values.astype(np.int64) if whole else values).tolist(), series, source.time_name
+    moments = values.astype("datetime64[us]")
+    unit = "D" if (moments == moments.astype("datetime64[D]")).all() else "s"
     return [str(m).replace("T", " ") for m in moments.astype(f"datetime64[{unit}]")], series, source.time_name
 
 

@@ -1,7 +1,8 @@
 """How the page looks, and the few lines that draw its figures."""
 
 CSS = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #566070; --line: #dfe3e9; --page: #f6f7f9; --card: #fff; --mark: #1f66b3; }
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #566070; --line: #dfe3e9;
+  --page: #f6f7f9; --card: #fff; --mark: #1f66b3; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ee; --soft: #a3adba; --line: #333b46; --page: #12161b; --card: #1a2027; --mark: #7db4ee; }
 }
@@ -15,12 +16,14 @@ h2 { font-size: 1.1rem; margin: 0 0 12px; }
 p { margin: 0 0 12px; overflow-wrap: anywhere; }
 header p { color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px; margin: 16px 0; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 240px), 1fr)); gap: 10px 24px; margin: 0 0 4px; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 240px), 1fr));
+  gap: 10px 24px; margin: 0 0 4px; }
 dt { color: var(--soft); font-size: .8rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .cards { list-style: none; margin: 16px 0 0; padding: 0; display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
-.cards li { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; min-width: 0; }
+.cards li { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 12px 14px; min-width: 0; }
 .cards strong { display: block; font-size: 1.55rem; font-variant-numeric: tabular-nums; line-height: 1.3; }
 .cards span { display: block; color: var(--soft); font-size: .8rem; }
 .cards .name { color: var(--ink); }
@@ -33,11 +36,13 @@ table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant
 caption { text-align: left; color: var(--soft); font-size: .85rem; padding-bottom: 6px; }
 th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; position: sticky; top: 0; background: var(--card); }
-tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 5em; }
+tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 7.5em; }
+.why { min-width: 15em; }
 .n { text-align: right; white-space: nowrap; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--mark); }
-pre { overflow: auto; font-size: .8rem; line-height: 1.45; background: var(--page); border-radius: 6px; padding: 12px; margin: 8px 0 0; }
+pre { overflow: auto; font-size: .8rem; line-height: 1.45; background: var(--page); border-radius: 6px;
+  padding: 12px; margin: 8px 0 0; }
 ul.notes { margin: 0; padding-left: 20px; overflow-wrap: anywhere; }
 footer { color: var(--soft); font-size: .8rem; text-align: center; padding: 8px 16px 28px; }
 :focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
