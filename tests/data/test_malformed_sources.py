@@ -51,7 +51,7 @@ FILES: dict[str, tuple[str, bytes | str, list[str]]] = {
     "damaged gzip": ("a.csv.gz", ZIPPED[:40] + b"\xff" * 8 + ZIPPED[48:], ["a.csv.gz", "damaged"]),
     "not gzip": ("a.csv.gz", GOOD, ["a.csv.gz", "gzip", "69 64"]),
     "mixed numbers": ("a.csv", "x\n" + "1\n" * 19 + "oops\n", ["a.csv", "'x'", "mixed types", "'oops'", "(line 21)"]),
-    "mixed timestamps": ("a.csv", "d\n" + "2020-01-01\n" * 19 + "soon\n", ["a.csv", "'d'", "mixed", "'soon'", "row 20"]),
+    "mixed timestamps": ("a.csv", "d\n" + "2020-01-01\n" * 19 + "soon\n", ["a.csv", "'d'", "'soon'", "row 20"]),
     "infinite": ("a.csv", "x,y\n1,2\n-inf,3\n", ["a.csv", "'x'", "non-finite", "-inf", "row 2 (line 3)"]),
     "not Parquet": ("a.parquet", GOOD, ["a.parquet", "whole parquet file"]),
     "not Arrow": ("a.arrow", GOOD, ["a.arrow", "whole Arrow IPC file"]),

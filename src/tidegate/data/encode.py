@@ -38,9 +38,8 @@ class Levels:
         seen = values.drop_nulls().unique(maintain_order=True)
         if not len(seen):
             return np.full(len(values), -1, np.int32)
-        for value in seen.to_list():
-            self.index.setdefault(value, len(self.index))
-        numbers = pl.Series([self.index[value] for value in seen.to_list()], dtype=pl.Int32)
+        index = self.index
+        numbers = pl.Series([index.setdefault(value, len(index)) for value in seen.to_list()], dtype=pl.Int32)
         return values.replace_strict(seen, numbers, default=None, return_dtype=pl.Int32).fill_null(-1).to_numpy()
 
 

@@ -166,7 +166,7 @@ class Tally:
                 raise self._error(
                     f"one type ({count} of {self.present} values are {noun}s)",
                     f"mixed types in a column: {odd}",
-                    f"mark it as missing (empty or NA), or read the column as text: kinds={{{self.name!r}: 'category'}}",
+                    f"mark it as missing (empty, NA), or read the column as text: kinds={{{self.name!r}: 'category'}}",
                 )
 
     def _check_asked(self, kind: str) -> None:

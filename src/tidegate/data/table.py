@@ -66,8 +66,8 @@ def load_table(
 
     A table with list columns is nested: every row is a sequence, numbered from 0 where no `id` is given, and single
     values hold for all of its steps. Without `id` a long table is one sequence; without `time` rows keep their order.
-    Rows out of order are sorted (stable) and `notes` says so. A table larger than `memory_limit_bytes` is kept in temporary files,
-    which go with the table.
+    Rows out of order are sorted (stable) and `notes` says so. A table larger than `memory_limit_bytes` is kept in
+    temporary files, which go with the table.
 
     Errors: `DataError` names the row of a missing id or time, both rows of a repeated id and time, and unknown columns.
     """
