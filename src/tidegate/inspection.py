@@ -308,7 +308,7 @@ def _values(column: dict[str, Any]) -> str:
     if "mean" not in column:
         return f"{column['min']} to {column['max']}"
     width = f"{column['width']} a step, " if "width" in column else ""
-    return f"{width}{column['min']:.4g} to {column['max']:.4g}, mean {column['mean']:.4g}"
+    return f"{width}{column['min']:.6g} to {column['max']:.6g}, mean {column['mean']:.4g}"
 
 
 def _short(label: str) -> str:

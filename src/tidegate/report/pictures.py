@@ -87,8 +87,9 @@ def _numbers(truth: np.ndarray, guess: np.ndarray, task: Regression, plots: Plot
         )
         parts.append(plots.frame(figures.scatter(y[::step], p[::step], name), caption))
         hist, edges = np.histogram(error, bins=min(_BINS, max(5, len(error) // 5)))
-        parts.append(plots.frame(figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences", 340),
-                                 f"{name}: errors of all validation sequences. Right of 0 the model says too much."))  # fmt: skip
+        errors = figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences", 340)
+        caption = f"{name}: errors of all validation sequences. Right of 0 the model says too much."
+        parts.append(plots.frame(errors, caption))
     heads = ["Target", "Mean absolute error", "Root mean square error", "Mean error", "R²"]
     return _grid(parts) + table(heads, rows, "Every target, in its own units")
 
