@@ -1,0 +1,113 @@
+"""What the generated tests run over: every registered cell in its variants, every backend, awkward sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.cells import CELLS, Cell
+from tidegate.cells.base import State
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "rnn": [
+        {"activation": "relu"},
+        {"activation": "leaky_relu"},
+        {"activation": "sigmoid"},
+        {"activation": "gelu"},
+        {"activation": torch.sin},
+        {"output_size": 2},
+    ],
+    "lstm": [{"proj_size": 2}],
+}
+"""Options to try beside the defaults; every cell is also built without bias."""
+
+
+class Mine(Cell):
+    """A cell as a user writes it."""
+
+    gates = ("update", "candidate")
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return torch.lerp(h, torch.tanh(n), torch.sigmoid(u))
+
+
+class TwoStates(Cell):
+    """A user's cell with two states and a product inside the step."""
+
+    gates = ("a", "b")
+    states = ("h", "slow")
+
+    def step(self, x: Tensor, h: Tensor, slow: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        a, b = self.split(x)
+        slow = 0.9 * slow + 0.1 * torch.tanh(a + self.recurrent("a", h))
+        return torch.tanh(b + self.recurrent("b", slow * h) + slow), slow
+
+
+Build = Callable[..., Cell]
+
+
+def _with(cell: type[Cell], options: dict[str, Any]) -> Build:
+    return lambda input_size, hidden_size, **more: cell(input_size, hidden_size, **options, **more)
+
+
+def _variants() -> dict[str, Build]:
+    built: dict[str, Build] = {"mine": Mine, "two_states": TwoStates}
+    for name, cell in CELLS.items():
+        for options in [{}, {"bias": False}, *OPTIONS.get(name, [])]:
+            said = "".join(f" {k}={getattr(v, '__name__', v)}" for k, v in options.items())
+            built[name + said] = _with(cell, options)
+    return built
+
+
+VARIANTS = _variants()
+
+
+def states_of(cell: Cell, state: State) -> tuple[Tensor, ...]:
+    return cell.unpack(state)
+
+
+def random_state(cell: Cell, batch: int) -> State:
+    """A state that requires gradients."""
+    dtype = cell.weight_hh.dtype
+    return cell.pack(
+        tuple(torch.randn(batch, size, dtype=dtype).mul_(0.5).requires_grad_() for size in cell.state_sizes)
+    )
+
+
+def some_lengths(batch: int, steps: int) -> Tensor:
+    """Lengths in no order: T, 0, 1 and what lies between, as far as the batch goes."""
+    generator = torch.Generator().manual_seed(batch * 100 + steps)
+    lengths = torch.randint(0, steps + 1, (batch,), generator=generator)
+    for row, length in zip(range(batch - 1, -1, -1), (0, steps, 1), strict=False):
+        lengths[row] = length
+    return lengths
+
+
+def weighted_sum(tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar to which every entry of every tensor contributes differently."""
+    total = torch.zeros((), dtype=tensors[0].dtype)
+    for number, tensor in enumerate(tensors):
+        weights = torch.cos(torch.arange(tensor.numel(), dtype=tensor.dtype) + number).reshape(tensor.shape)
+        total = total + (tensor * weights).sum()
+    return total
+
+
+def gradients(results: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of `weighted_sum(results)` to every leaf; zeros where nothing depends on it."""
+    found = torch.autograd.grad(weighted_sum(results), list(leaves), allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+
+
+def assert_close(got: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    """Every entry within `tolerance`, or within it relative to a tensor whose largest entry exceeds 1."""
+    assert len(got) == len(expected)
+    for number, (g, e) in enumerate(zip(got, expected, strict=True)):
+        assert g.shape == e.shape, number
+        if e.numel():
+            limit = tolerance * max(1.0, float(e.detach().abs().max()))
+            error = float((g - e).detach().abs().max())
+            assert error <= limit, f"tensor {number}: {error} > {limit}"
