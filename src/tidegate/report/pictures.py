@@ -43,7 +43,7 @@ def _classes(found: ConfusionCounts, plots: Plots, things: str) -> str:
     drawn = f"the {figures.MOST_CLASSES} most frequent of " if len(names) > figures.MOST_CLASSES else ""
     caption = (
         f"Confusion matrix of all {total:,} validation {things}, {drawn}{len(names)} classes. "
-        "Each row is a true class; the darker a cell, the larger its share of that row."
+        "Each row is a true class; the stronger the blue of a cell, the larger its share of that row."
     )
     each = found.per_class()
     order = np.argsort(-each["support"], kind="stable")

@@ -58,8 +58,11 @@ function theme(layout) {
     hoverlabel: { namelength: -1 }, xaxis: { ...layout.xaxis, ...axis }, yaxis: { ...layout.yaxis, ...axis } };
 }
 function draw() {
-  FIGURES.forEach((figure, i) => Plotly.react("figure-" + i, figure.data, theme(figure.layout),
-    { responsive: true, displayModeBar: false }));
+  // Plotly takes what shines through pale cells for white, and writes dark on them.
+  const cell = dark.matches ? { textfont: { color: "#fff" } } : { textfont: {} };
+  FIGURES.forEach((figure, i) => Plotly.react("figure-" + i,
+    figure.data.map(trace => trace.type === "heatmap" ? { ...trace, ...cell } : trace),
+    theme(figure.layout), { responsive: true, displayModeBar: false }));
 }
 draw();
 dark.addEventListener("change", draw);
