@@ -33,7 +33,8 @@ def read_lengths(x: Tensor, lengths: Tensor | None) -> Tensor | None:
     if lengths is None:
         return None
     lengths = check_lengths(lengths, x.shape[0], x.shape[1])
-    return None if bool((lengths == x.shape[1]).all()) else lengths.to(x.device)
+    full = lengths.numel() > 0 and int(lengths.min()) == x.shape[1]
+    return None if full else lengths.to(x.device)
 
 
 def read_resets(x: Tensor, resets: Tensor | None) -> Tensor | None:

@@ -126,7 +126,7 @@ class Recurrent(nn.Module):
         def run(layer: int, read: Tensor) -> Tensor:
             y, new = self._cells[layer](read, before[layer])
             after.append(new)
-            return y  # type: ignore[no-any-return]
+            return y
 
         return self._stack(x, None, run), join(self._cells, after)
 

@@ -1,0 +1,68 @@
+"""Choosing a backend, and refusing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tidegate.cells import GRU, LSTM, Elman
+from tidegate.compile import aten, reference
+from tidegate.compile.select import BACKENDS, choose, unroll, verdicts
+from tidegate.errors import BackendError, ConfigError
+
+
+class Changed(LSTM):
+    """A subclass is not exactly torch's cell."""
+
+    def step(self, x, h, c):  # type: ignore[no-untyped-def]
+        h, c = super().step(x, h, c)
+        return h, c.clamp(-1, 1)
+
+
+X = torch.randn(2, 5, 3)
+RESETS = torch.zeros(2, 5, dtype=torch.bool)
+
+
+def test_auto_takes_torchs_kernel_where_it_can_and_the_reference_elsewhere() -> None:
+    assert choose(GRU(3, 4), X, None, None) == "aten"
+    assert choose(GRU(3, 4), X, None, RESETS) == "reference"
+    assert choose(Changed(3, 4), X, None, None) == "reference"
+    assert choose(Elman(3, 4, activation="gelu"), X, None, None) == "reference"
+    assert choose(Elman(3, 4, activation=torch.tanh), X, None, None) == "reference"
+    assert choose(GRU(3, 4), X[:, :0], None, None) == "reference"
+
+
+def test_a_named_backend_is_never_replaced() -> None:
+    with pytest.raises(BackendError) as raised:
+        unroll(GRU(3, 4), X, resets=RESETS, backend="aten")
+    assert str(raised.value) == (
+        "running GRU with backend='aten'; got torch's kernels cannot reset the state within a sequence; "
+        "try: backend='auto', or one that can: reference"
+    )
+
+
+def test_the_named_backend_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    for name, module in (("aten", aten), ("reference", reference)):
+        original = BACKENDS[name]
+
+        def spy(*a, name=name, original=original):  # type: ignore[no-untyped-def]
+            ran.append(name)
+            return original.unroll(*a)
+
+        monkeypatch.setitem(BACKENDS._items, name, type(original)(spy, original.refuses))
+        assert module.unroll is original.unroll
+    for name in ("aten", "reference", "auto"):
+        unroll(GRU(3, 4), X, backend=name)
+    assert ran == ["aten", "reference", "aten"]
+
+
+def test_verdicts_name_every_backend() -> None:
+    said = verdicts(GRU(3, 4), X, None, RESETS)
+    assert list(said) == list(BACKENDS)
+    assert said["reference"] is None
+
+
+def test_an_unknown_backend_is_answered_with_a_near_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'reference'"):
+        unroll(GRU(3, 4), X, backend="refrence")

@@ -1,0 +1,47 @@
+"""What runs, and why the others would not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tidegate.cells import CELLS, GRU
+from tidegate.errors import ConfigError
+from tidegate.nn import Recurrent, explain
+
+X = torch.randn(2, 5, 3)
+
+
+def test_every_layer_and_direction_with_every_backend() -> None:
+    said = str(explain(Recurrent(GRU(3, 4), layers=2, bidirectional=True), X))
+    assert said.splitlines() == [
+        "layer 0: GRU(3, 4) runs on 'aten'",
+        "    aten       runs",
+        "    reference  could run",
+        "layer 0 backward: GRU(3, 4) runs on 'aten'",
+        "    aten       runs",
+        "    reference  could run",
+        "layer 1: GRU(8, 4) runs on 'aten'",
+        "    aten       runs",
+        "    reference  could run",
+        "layer 1 backward: GRU(8, 4) runs on 'aten'",
+        "    aten       runs",
+        "    reference  could run",
+    ]
+
+
+def test_reasons_and_named_backends() -> None:
+    merge = Recurrent(CELLS["gru_merge"](3, 4))
+    (verdict,) = explain(merge, X).verdicts
+    assert verdict.chosen == "reference"
+    assert verdict.refusals == {"aten": "torch has no kernel for GRUMerge(3, 4)", "reference": None}
+    (verdict,) = explain(Recurrent(GRU(3, 4)), X, resets=torch.zeros(2, 5, dtype=torch.bool)).verdicts
+    assert "cannot reset" in str(verdict.refusals["aten"])
+    assert explain(Recurrent(GRU(3, 4), backend="reference"), X).verdicts[0].chosen == "reference"
+
+
+def test_a_model_is_searched() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), Recurrent(GRU(3, 4)))
+    assert str(explain(model, X)).startswith("1 layer 0: GRU(3, 4) runs on 'aten'")
+    with pytest.raises(ConfigError, match="a Recurrent, or a module with one inside; got Linear"):
+        explain(torch.nn.Linear(3, 3), X)
