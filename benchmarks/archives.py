@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 from pathlib import Path
 
@@ -13,9 +14,10 @@ DATA = Path(os.environ.get("TIDEGATE_DATA", Path(__file__).resolve().parents[2] 
 
 def read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
     """Return sequences [T_i, D] and labels [N] of a UCR/UEA .ts file; `?` is missing."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
     sequences, labels = [], []
-    with opened as file:
+    with io.StringIO(text) as file:
         lines = (line.strip() for line in file)
         for line in lines:
             if line.lower() == "@data":

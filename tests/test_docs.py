@@ -68,9 +68,7 @@ def run_python(page: Path, block: Block, namespace: dict[str, object]) -> None:
     try:
         exec(compile(text, str(page), "exec"), namespace)
     except Exception as error:
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(page)
-        ]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(page)]
         line = lines[-1] if lines else getattr(error, "lineno", None) or block.line
         raise AssertionError(f"{page}:{line}: {type(error).__name__}: {error}") from error
 
@@ -84,9 +82,7 @@ def run_console(page: Path, block: Block) -> int:
             continue
         program = "import sys; from tidegate.cli import main; sys.exit(main())"
         arguments = shlex.split(line.removeprefix("$ tidegate"))
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600
-        )
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, (
             f"{page}:{number}: {line!r} exits with {done.returncode}\n{done.stdout}{done.stderr}"
         )

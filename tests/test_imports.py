@@ -105,9 +105,7 @@ def imports_of(root: Path) -> list[Import]:
     return found
 
 
-def _walk(
-    node: ast.AST, file: str, modules: set[str], *, while_loading: bool, for_types: bool
-) -> Iterator[Import]:
+def _walk(node: ast.AST, file: str, modules: set[str], *, while_loading: bool, for_types: bool) -> Iterator[Import]:
     for target in _targets(node, file, modules):
         yield Import(file, node.lineno, target, while_loading and not for_types, for_types)  # type: ignore[attr-defined]
     inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -169,8 +167,7 @@ def neighbours(imports: list[Import]) -> list[str]:
         f"{item}: {owner(item.file)!r} must not know it"
         for item in imports
         for banned in FORBIDDEN.get(owner(item.file), ())
-        if f"{item.target}.".startswith(f"tidegate.{banned}.")
-        and (owner(item.file), item.target) not in ALLOWED_THOUGH
+        if f"{item.target}.".startswith(f"tidegate.{banned}.") and (owner(item.file), item.target) not in ALLOWED_THOUGH
     ]
 
 
@@ -207,9 +204,7 @@ def cycles(imports: list[Import]) -> list[str]:
                 seen.add(module)
                 stack.extend(edges.get(module, ()))
         if start in seen:
-            broken.append(
-                f"{start} imports itself through {', '.join(sorted(edges[start] & (seen | {start})))}"
-            )
+            broken.append(f"{start} imports itself through {', '.join(sorted(edges[start] & (seen | {start})))}")
     return broken
 
 
@@ -273,9 +268,7 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
 def loaded_after(program: str, *names: str) -> list[str]:
     """Which of the modules `names` a fresh interpreter holds after running `program`."""
     report = f"\nimport sys\nprint('LOADED', *[n for n in {names!r} if n in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", program + report], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", program + report], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1].split()[1:]
 

@@ -89,9 +89,7 @@ def test_a_docstring_does_not_count(tmp_path: Path) -> None:
     file.write_text("def f():\n" + docstring + "    x = 1\n" * (FUNCTION_LINES - 1))
     assert long_functions(tmp_path) == []
     file.write_text("def f():\n" + docstring + "    x = 1\n" * FUNCTION_LINES)
-    assert long_functions(tmp_path) == [
-        f"one.py:1 f has {FUNCTION_LINES + 1} lines, at most {FUNCTION_LINES}"
-    ]
+    assert long_functions(tmp_path) == [f"one.py:1 f has {FUNCTION_LINES + 1} lines, at most {FUNCTION_LINES}"]
 
 
 @pytest.mark.parametrize("name", ["utils.py", "misc/a.py", "data/helpers.py"])

@@ -28,7 +28,7 @@ def fit(
 
     `data`: a path (CSV, TSV, Parquet, JSON lines, Arrow), or any frame with the Arrow interface; a row a step
     with `id` and `time`, or a row a sequence with list columns. `target`: the column or columns to predict. The task
-    is inferred (see `tidegate inspect`) unless `task=` names it. `valid`: a fraction to hold out (0.15; whole sequences,
+    is inferred (see `tidegate inspect`) unless `task=` names it. `valid`: a fraction to hold out (whole sequences,
     or the last part of each series for forecasts), or a table of its own. `config`: a JSON or TOML file of options;
     options given here win. Every option is a field of `tidegate.config.Config`.
 

@@ -113,7 +113,7 @@ def _read_description(path: Path, doing: str) -> dict[str, Any]:
             got="other content: its checksum differs",
             hint="restore the file, or train again",
         )
-    return body  # type: ignore[no-any-return]
+    return body
 
 
 def _read_bytes(path: Path, doing: str) -> bytes:

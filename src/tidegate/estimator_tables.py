@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.data.source import open_source
 from tidegate.data.memory import memory_table
+from tidegate.data.source import open_source
 from tidegate.data.table import ColumnInfo, Table, load_table
 from tidegate.errors import DataError
 

@@ -39,11 +39,13 @@ class Model:
         self.blueprint, self.network = blueprint, network
         self.metrics = metrics
         self.notes: list[str] = []
+        self._clock: pl.DataType | None = None
 
     def __repr__(self) -> str:
         task, arch = self.blueprint.task, self.blueprint.architecture
         weights = sum(p.numel() for p in self.network.parameters())
-        return f"Model({task.task} of {', '.join(self.blueprint.plan.targets)}: {arch.cell} {arch.hidden_size}, {weights:,} weights)"
+        targets = ", ".join(self.blueprint.plan.targets)
+        return f"Model({task.task} of {targets}: {arch.cell} {arch.hidden_size}, {weights:,} weights)"
 
     def save(self, path: str | Path) -> None:
         """Save to a folder of two files, weights and description, that `tg.load` reads."""
@@ -105,7 +107,8 @@ class Model:
         if isinstance(data, Table):
             return data
         plan = self.blueprint.plan
-        source = open_source(data, kinds=dict(plan.types))
+        source = open_source(data, kinds=dict(plan.types), must_have=False)
+        self._clock = source.columns.get(plan.time or "")
         return load_table(source, id=plan.id, time=plan.time)
 
     def _check_names(self, table: Table) -> None:
@@ -133,7 +136,7 @@ class Model:
             table.id_name or "sequence": pl.Series(table.ids).gather(np.repeat(np.arange(len(lengths)), lengths))
         }
         if table.time_name:
-            columns[table.time_name] = _time_series(table, 0, int(table.offsets[-1]))
+            columns[table.time_name] = self._times(table)
         else:
             columns["step"] = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else []
         return pl.DataFrame({**columns, **_joined(parts)})
@@ -153,21 +156,21 @@ class Model:
         if table.id_name:
             columns[table.id_name] = pl.Series(table.ids).gather(owner)
         if table.time_name:
-            columns[table.time_name] = _time_series(extended, 0, int(extended.offsets[-1])).gather(rows)
+            columns[table.time_name] = self._times(extended).gather(rows)
         columns["step"] = np.tile(np.arange(1, task.horizon + 1), len(windows))
         return pl.DataFrame({**columns, **{k: v.reshape(-1) for k, v in decoded.items()}})
+
+    def _times(self, table: Table) -> pl.Series:
+        """Return the time of every row in the type it came in, so that predictions join back."""
+        name = table.time_name or ""
+        values = pl.Series(table.read(name, 0, table.rows))
+        if table.columns[name].type == "timestamp":
+            values = values.cast(pl.Datetime("us"))
+        return values if self._clock is None else values.cast(self._clock)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def _time_series(table: Table, start: int, stop: int) -> pl.Series:
-    name = table.time_name or ""
-    values = table.read(name, start, stop)
-    if table.columns[name].type == "timestamp":
-        return pl.Series(values).cast(pl.Datetime("us"))
-    return pl.Series(values.astype(np.int64) if (values == np.round(values)).all() else values)
 
 
 def _steps_before(table: Table, start: Any) -> np.ndarray:

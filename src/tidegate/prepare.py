@@ -132,7 +132,7 @@ def _prepare_forecasts(table: Table, config: Config, plan: Schema, valid: Table 
     if not len(train_windows) or not len(valid_windows):
         raise DataError(
             f"making forecasting windows of {table.name}",
-            expected=f"at least {least + horizon} steps for training and {horizon} more to validate on (horizon {horizon})",
+            expected=f"at least {least + horizon} steps to train on and {horizon} more to validate on",
             got=f"a longest sequence of {int(lengths.max())} steps",
             hint="a smaller horizon or lookback",
         )

@@ -44,7 +44,7 @@ class Registry(Generic[Item]):
             return self._items[name]
         except (KeyError, TypeError):
             raise ConfigError(
-                f"looking up a {self.noun}",
+                f"choosing the {self.noun}",
                 expected=f"a known {self.noun}",
                 got=repr(name),
                 hint=did_you_mean(str(name), self._items),

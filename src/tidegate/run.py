@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-
 from tidegate.artifact import DESCRIPTION, read_model, write_model
 from tidegate.config import Config, make_config
 from tidegate.data.source import open_source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tidegate.data.kinds import Boolean, Category, Number, Timestamp
 from tidegate.data.kinds.elapsed import Elapsed, time_gaps
 from tidegate.data.kinds.timestamp import MISSING

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tidegate.data.split import cut_by_fraction, split_by_id
 from tidegate.errors import ConfigError
 

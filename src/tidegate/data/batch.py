@@ -38,5 +38,5 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Batch(**{k: v if v is None else v.to(device) for k, v in moved.items()})
+        held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: v.to(device) for k, v in held.items() if v is not None})

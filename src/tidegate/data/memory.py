@@ -20,7 +20,7 @@ def memory_table(
     time_name: str | None = None,
     notes: Sequence[str] = (),
 ) -> Table:
-    """Return a table in memory; each array holds the rows of all sequences, one after another, as `Table.read` gives."""
+    """Return a table in memory; each array holds the rows of all sequences, in turn, as `Table.read` gives."""
     infos = {key: info for key, (info, _) in columns.items()}
     storage = {key: InMemory(values) for key, (_, values) in columns.items()}
     return Table(name, list(ids), id_name, time_name, offsets, infos, storage, True, list(notes))

@@ -82,7 +82,7 @@ def infer_schema(
     ignored = dict.fromkeys(ignore, "left out as asked")
     inputs = []
     for info in table.columns.values():
-        why = _why_not(table, info, targets, chosen)
+        why = _why_not(table, info)
         if info.name in ignored or info.name == table.id_name or info.name in targets:
             continue
         if why:
@@ -105,7 +105,7 @@ def infer_schema(
     )
 
 
-def _why_not(table: Table, info: ColumnInfo, targets: Sequence[str], task: str) -> str | None:
+def _why_not(table: Table, info: ColumnInfo) -> str | None:
     """Return why a column is no input, or None."""
     rows = int(table.offsets[-1])
     if info.name == table.time_name and info.type != "timestamp":

@@ -104,7 +104,9 @@ class Source:
         )
 
 
-def open_source(data: Any, *, name: str | None = None, kinds: dict[str, str] | None = None) -> Source:
+def open_source(
+    data: Any, *, name: str | None = None, kinds: dict[str, str] | None = None, must_have: bool = True
+) -> Source:
     """Open a file, frame, or array as a `Source`, and find the type of every column.
 
     `data` is a path (.csv .tsv .parquet .jsonl .ndjson .arrow .feather; text formats also with .gz), a polars frame or
@@ -113,12 +115,14 @@ def open_source(data: Any, *, name: str | None = None, kinds: dict[str, str] | N
     timestamps (zones become UTC) in them; `kinds` names the type of a column instead: "number", "boolean", "category"
     or "timestamp". Digits stay text where they are padded with zeros ("007"), and in strings of a source that has
     number columns of its own. A column in which nine values of ten are numbers (or timestamps) and the rest are not
-    is an error.
+    is an error. Without `must_have`, kinds of columns that the table lacks are passed over.
 
     Errors: `DataError` names the file, the row or line, the column and the value.
     """
     asked = check_kinds(kinds)
     raw = _open(data, name)
+    if not must_have:
+        asked = {column: kind for column, kind in asked.items() if column in raw.columns}
     for column in asked:
         if column not in raw.columns:
             raise DataError(

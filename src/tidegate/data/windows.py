@@ -29,8 +29,8 @@ def window_origins(
 ) -> Windows:
     """Return every window whose whole horizon lies in steps [begin, end) of its sequence.
 
-    `offsets` [N + 1] are a table's; `begin` and `end` [N] count steps from each sequence's start. An origin has at least
-    `least_history` steps before it, which may lie before `begin`: a validation window looks back into training.
+    `offsets` [N + 1] are a table's; `begin` and `end` [N] count steps from each sequence's start. An origin has
+    at least `least_history` steps before it, which may lie before `begin`: validation looks back into training.
     """
     origins, owner = [], []
     for i in range(len(begin)):

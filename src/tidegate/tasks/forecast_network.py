@@ -19,7 +19,7 @@ _FLOOR = 1e-2
 class ForecastNetwork(Network):
     """`ŷ = m + s · (AR(u) + head(RNN(u, columns), m, s, known future))`, `u = (y − m) / s` over the look-back.
 
-    m and s are the mean and standard deviation of the observed look-back of each target (instance normalisation, Kim 2022,
+    m and s are the mean and standard deviation of the look-back of each target (instance normalisation, Kim 2022,
     "RevIN", without its affine part). AR is one linear map from the look-back to the horizon beside the recurrent
     path, as in LSTNet (Lai 2018, §3.5), shared by all targets. Missing steps enter as u = 0 with a mask of 0.
     With shared channels each target is forecast on its own by the same weights; joint channels see each other.

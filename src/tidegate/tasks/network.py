@@ -121,4 +121,4 @@ class SequenceNetwork(Network):
         x, _ = self.recurrent(self.columns(batch.dense, batch.codes), lengths=batch.lengths)
         if self.pool is not None:
             x = self.pool(x, batch.lengths)
-        return self.head(self.dropout(x))  # type: ignore[no-any-return]
+        return self.head(self.dropout(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from tidegate.data.batch import Batch
 from tidegate.tasks.base import Task, as_numpy, one_per, target_of
 
 PointLoss = Literal["mse", "mae", "huber"]
-_POINT = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+_POINT: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 
 
 def point_loss(kind: PointLoss, prediction: Tensor, target: Tensor) -> Tensor:

@@ -39,9 +39,7 @@ class Checkpointer:
         self.run_dir, self.folder, self.digest = run_dir, run_dir / "checkpoint", settings_digest
         self.generation = 0
 
-    def save(
-        self, model: nn.Module, optimizer: Optimizer, progress: Progress, best: dict[str, Tensor] | None
-    ) -> None:
+    def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress, best: dict[str, Tensor] | None) -> None:
         """Write tensors, then JSON, then the pointer that makes them the newest."""
         self.folder.mkdir(exist_ok=True)
         flat, rest = _flatten(optimizer.state_dict())
@@ -76,8 +74,12 @@ class Checkpointer:
         if sha256(blob) != body["tensors_sha256"]:
             raise _damaged(self.folder / f"{name}.safetensors", "other bytes: its checksum differs")
         if body["settings"] != self.digest:
-            raise ArtifactError(f"resuming the run in {self.run_dir}", expected="the settings it was started with",
-                                got="others", hint="restore config.json, or start a new run")
+            raise ArtifactError(
+                f"resuming the run in {self.run_dir}",
+                expected="the settings it was started with",
+                got="others",
+                hint="restore config.json, or start a new run",
+            )
         tensors = load(blob)
         model.load_state_dict(_under(tensors, "model/"))
         optimizer.load_state_dict(_unflatten(_under(tensors, "optimizer/"), body["optimizer"]))
@@ -87,7 +89,8 @@ class Checkpointer:
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split an optimizer's state into tensors `<parameter>/<name>` and the rest, which is JSON."""
-    tensors, scalars = {}, {}
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
     for index, entries in state["state"].items():
         for name, value in entries.items():
             (tensors if isinstance(value, Tensor) else scalars)[f"{index}/{name}"] = value
@@ -129,12 +132,14 @@ def _read(path: Path) -> bytes:
 
 
 def _damaged(path: Path, got: str) -> ArtifactError:
-    return ArtifactError(f"reading the checkpoint {path}", expected="the file as it was written", got=got,
-                         hint="delete the checkpoint folder to train from the start")
+    return ArtifactError(
+        f"reading the checkpoint {path}",
+        expected="the file as it was written",
+        got=got,
+        hint="delete the checkpoint folder to train from the start",
+    )
 
 
 def copied(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a model's state on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-
-

@@ -108,14 +108,24 @@ class _Trainer:
         progress, settings = self.progress, self.settings
         figures = metrics or {"loss": train_loss}
         if settings.monitor not in figures:
-            raise ConfigError("choosing what to monitor", expected=f"one of {sorted(figures)}",
-                              got=repr(settings.monitor), hint="monitor='loss'")
+            raise ConfigError(
+                "choosing what to monitor",
+                expected=f"one of {sorted(figures)}",
+                got=repr(settings.monitor),
+                hint="monitor='loss'",
+            )
         value = figures[settings.monitor] * (1 if settings.mode == "min" else -1)
         best = progress.best_value is None or value < progress.best_value
         if best:
             progress.best_value, progress.best_epoch, self.best = value, progress.epoch, copied(self.raw)
-        progress.history.append({"epoch": progress.epoch, "train_loss": train_loss, "lr": rate,
-                                 **{f"valid_{k}": v for k, v in metrics.items()}})
+        progress.history.append(
+            {
+                "epoch": progress.epoch,
+                "train_loss": train_loss,
+                "lr": rate,
+                **{f"valid_{k}": v for k, v in metrics.items()},
+            }
+        )
         norm = None if self.grad_norm is None else float(self.grad_norm)
         self.announcer.tell(EpochEnd(progress.epoch, train_loss, metrics, rate, norm, seconds, best))
         if settings.patience is not None and progress.epoch - progress.best_epoch >= settings.patience:
@@ -128,14 +138,20 @@ class _Trainer:
 
 
 def fit(
-    model: nn.Module, train: LoaderLike, valid: LoaderLike | None, settings: TrainSettings, *,
-    observers: Sequence[Observer] = (), run_dir: Path | None = None, resume: bool = False,
+    model: nn.Module,
+    train: LoaderLike,
+    valid: LoaderLike | None,
+    settings: TrainSettings,
+    *,
+    observers: Sequence[Observer] = (),
+    run_dir: Path | None = None,
+    resume: bool = False,
 ) -> TrainResult:
     """Train `model` in place and leave it with the weights of the best epoch.
 
     `model(batch)` predicts, `model.loss(batch, prediction)` returns (sum, count), `model.metrics()` an accumulator.
     With `run_dir` the state is kept in `checkpoint/` and one line an epoch in `metrics.jsonl`; with `resume` training
-    goes on from there and ends, on the CPU, bit for bit where it would have ended. A loss that is not finite is an error.
+    goes on from there and ends (on the CPU) bit for bit where it would have ended. A non-finite loss is an error.
     """
     trainer = _Trainer(model, settings, observers)
     digest = sha256(canonical_json(settings.model_dump(mode="json", exclude={"checkpoint_every_seconds"})))
@@ -163,5 +179,9 @@ def fit(
 
 def _refuse_non_finite(loss: float, epoch: int, settings: TrainSettings) -> None:
     if loss != loss or loss in (float("inf"), float("-inf")):
-        raise TidegateError(f"training epoch {epoch}", expected="a finite loss", got=str(loss),
-                            hint=f"a lower learning rate than {settings.lr:g}, or clip_norm=1.0")
+        raise TidegateError(
+            f"training epoch {epoch}",
+            expected="a finite loss",
+            got=str(loss),
+            hint=f"a lower learning rate than {settings.lr:g}, or clip_norm=1.0",
+        )

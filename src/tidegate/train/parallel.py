@@ -15,9 +15,12 @@ def make_accelerator(device: str) -> Accelerator:
     from accelerate import Accelerator
 
     if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError("choosing a device", expected="auto, cpu, cuda or mps", got=repr(device), hint="device='auto'")
+        raise ConfigError(
+            "choosing a device", expected="auto, cpu, cuda or mps", got=repr(device), hint="device='auto'"
+        )
     accelerator = Accelerator(cpu=device == "cpu")
     if device not in ("auto", accelerator.device.type):
-        raise ConfigError("choosing a device", expected=f"a {device} device", got=f"only {accelerator.device}",
-                          hint="device='auto'")
+        raise ConfigError(
+            "choosing a device", expected=f"a {device} device", got=f"only {accelerator.device}", hint="device='auto'"
+        )
     return accelerator

@@ -23,8 +23,9 @@ def _lines(event: Event) -> None:
 
 def _row(event: EpochEnd) -> str:
     figures = "  ".join(f"{k} {v:.4g}" for k, v in list(event.metrics.items())[:3])
-    return (f"epoch {event.epoch + 1:3d}  train loss {event.train_loss:.4f}  valid {figures}  {event.seconds:.1f} s"
-            + ("  *" if event.best else ""))
+    return f"epoch {event.epoch + 1:3d}  train loss {event.train_loss:.4f}  valid {figures}  {event.seconds:.1f} s" + (
+        "  *" if event.best else ""
+    )
 
 
 def _end(event: TrainEnd) -> str:
@@ -36,17 +37,25 @@ class _Bar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import Progress, TextColumn, TimeRemainingColumn
         from rich.progress import BarColumn as Bar
+        from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
-        self.bar = Progress(TextColumn("{task.description}"), Bar(), TextColumn("{task.fields[figures]}"),
-                            TimeRemainingColumn(), console=self.console, refresh_per_second=4, transient=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            Bar(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+        )
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, TrainStart):
-            self.task = self.bar.add_task("training", total=event.epochs * event.steps, figures="",
-                                          completed=event.epoch * event.steps)
+            self.task = self.bar.add_task(
+                "training", total=event.epochs * event.steps, figures="", completed=event.epoch * event.steps
+            )
             self.bar.start()
         elif isinstance(event, Step):
             self.bar.advance(self.task)

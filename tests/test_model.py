@@ -1,0 +1,189 @@
+"""Train, evaluate, predict and save from tables (C1-C4, C11, D1-D4) through `tg.fit` and `tg.load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import tidegate as tg
+
+QUICK = {"epochs": 3, "hidden_size": 8, "quiet": True}
+
+
+def events(count: int = 60, seed: int = 0) -> pl.DataFrame:
+    """A long table of uneven sequences with every kind of column; the label is whether `level` starts high."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        high = bool(i % 2)
+        for t in range(int(random.integers(1, 12))):
+            rows.append(
+                {
+                    "stay": f"s{i}",
+                    "minute": float(t * 10 + random.integers(0, 5)),
+                    "level": None if random.random() < 0.2 else random.normal(2.0 if high else -2.0),
+                    "ward": random.choice(["a", "b", "c"]),
+                    "awake": bool(random.integers(2)),
+                    "outcome": "high" if high else "low",
+                    "score": (3.0 if high else 1.0) + i / 1000,
+                    "phase": "start" if t < 2 else "late",
+                }
+            )
+    return pl.DataFrame(rows)
+
+
+def fit(target: str | list[str], drop: list[str], **options: object) -> tg.Model:
+    return tg.fit(events().drop(drop), target, id="stay", time="minute", **{**QUICK, **options})
+
+
+def test_classification_predicts_rows_that_join_by_id() -> None:
+    model = fit("outcome", ["score"], epochs=15, lr=0.02)
+    frame = model.predict(events(seed=5))
+    assert frame["stay"].to_list() == [f"s{i}" for i in range(60)]
+    truth = events(seed=5).group_by("stay", maintain_order=True).first()
+    assert (frame["outcome"] == truth["outcome"]).mean() > 0.9
+    assert np.allclose(frame["probability_high"] + frame["probability_low"], 1.0)
+    assert model.evaluate(events(seed=5))["accuracy"] == pytest.approx((frame["outcome"] == truth["outcome"]).mean())
+
+
+def test_regression_answers_in_the_targets_own_units() -> None:
+    model = fit("score", ["outcome"], epochs=25, lr=0.02)
+    assert model.blueprint.task.task == "regression"
+    assert model.evaluate(events(seed=5))["mae"] < 0.7
+    assert 0.0 < model.predict(events(seed=5))["score"].mean() < 4.0
+
+
+def test_tagging_gives_a_row_a_step() -> None:
+    model = fit("phase", ["outcome", "score"], epochs=20, lr=0.02)
+    assert model.blueprint.task.task == "tagging"
+    data = events(seed=5)
+    frame = model.predict(data)
+    assert frame.height == data.height
+    joined = data.join(frame, on=["stay", "minute"], suffix="_guess")
+    assert joined.height == data.height
+    assert (joined["phase"] == joined["phase_guess"]).mean() > 0.9
+
+
+def test_a_prediction_does_not_depend_on_its_company() -> None:
+    model = fit("outcome", ["score"])
+    data = events(seed=5)
+    whole = model.predict(data)
+    alone = pl.concat([model.predict(data.filter(pl.col("stay") == s)) for s in ("s0", "s7", "s31")])
+    both = whole.filter(pl.col("stay").is_in(["s0", "s7", "s31"]))
+    assert np.allclose(both["probability_high"], alone["probability_high"], atol=1e-6)
+
+
+def test_saved_and_loaded_predicts_the_same(tmp_path: Path) -> None:
+    model = fit("outcome", ["score"])
+    model.save(tmp_path / "m.tg")
+    again = tg.load(tmp_path / "m.tg")
+    assert again.predict(events(seed=5)).equals(model.predict(events(seed=5)))
+    assert again.metrics == model.metrics
+    model.save(tmp_path / "m.tg")
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_flipped_byte_or_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    fit("outcome", ["score"]).save(tmp_path / "m.tg")
+    path = tmp_path / "m.tg" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(tg.InputError, match=name):
+        tg.load(tmp_path / "m.tg")
+    path.unlink()
+    with pytest.raises(tg.InputError, match=name):
+        tg.load(tmp_path / "m.tg")
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    first, second, other = (fit("outcome", ["score"], seed=s).network.state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_new_categories_are_unknown_and_said_so() -> None:
+    model = fit("outcome", ["score"])
+    model.predict(events(seed=5).with_columns(ward=pl.lit("z")))
+    assert any("'ward': 1 categories not seen in training" in note for note in model.notes)
+
+
+def test_a_missing_column_is_named() -> None:
+    model = fit("outcome", ["score"])
+    with pytest.raises(tg.InputError, match=r"column 'ward', which the model was trained on"):
+        model.predict(events().drop("ward"))
+
+
+def test_one_class_only_is_an_error() -> None:
+    with pytest.raises(tg.InputError, match="at least 2 classes"):
+        tg.fit(events().with_columns(outcome=pl.lit("low")), "outcome", id="stay", time="minute", **QUICK)
+
+
+def test_an_unknown_target_is_answered_with_the_nearest() -> None:
+    with pytest.raises(tg.InputError, match="did you mean 'outcome'"):
+        tg.fit(events(), "outcom", id="stay", time="minute", **QUICK)
+
+
+def wave(series: int = 2, steps: int = 200) -> pl.DataFrame:
+    hours = np.arange(steps)
+    start = np.datetime64("2026-01-01", "us")
+    return pl.concat(
+        [
+            pl.DataFrame(
+                {
+                    "site": [f"p{i}"] * steps,
+                    "when": start + hours.astype("timedelta64[h]"),
+                    "load": 10.0 * (i + 1) + np.sin(2 * np.pi * (hours + 3 * i) / 24),
+                    "holiday": (hours // 24) % 7 == 0,
+                }
+            )
+            for i in range(series)
+        ]
+    )
+
+
+def test_forecasts_of_several_series_go_on_in_time() -> None:
+    data = wave()
+    model = tg.fit(
+        data,
+        "load",
+        id="site",
+        time="when",
+        horizon=12,
+        lookback=48,
+        epochs=25,
+        hidden_size=16,
+        quiet=True,
+        ignore=("holiday",),
+    )
+    frame = model.predict(data)
+    assert frame.height == 24
+    assert frame["when"][0] == data["when"].max() + (data["when"][1] - data["when"][0])
+    truth = wave(steps=212).group_by("site", maintain_order=True).tail(12)
+    assert float((frame["load"] - truth["load"]).abs().mean()) < 0.25
+    assert (frame["load_q10"] <= frame["load_q90"]).all()
+
+
+def test_known_future_columns_must_be_given_and_are_used() -> None:
+    data = wave()
+    model = tg.fit(data, "load", id="site", time="when", known=("holiday",), horizon=6, **QUICK)
+    with pytest.raises(tg.InputError, match="'holiday', whose future is known"):
+        model.predict(data)
+    future = data.with_columns(
+        pl.when(pl.int_range(pl.len()).over("site") >= 190).then(None).otherwise(pl.col("load")).alias("load")
+    )
+    frame = model.predict(future)
+    assert frame["when"][0] == data["when"][190]
+
+
+def test_evaluation_from_a_start_looks_back_before_it() -> None:
+    data = wave(1)
+    model = tg.fit(data[:150], "load", time="when", horizon=6, lookback=24, **QUICK)
+    figures = model.evaluate(data, start=data["when"][150])
+    assert set(figures) >= {"loss", "mae", "rmse", "scaled_mse", "interval_coverage"}
+    with pytest.raises(tg.InputError, match="evaluating forecasts"):
+        model.evaluate(data, start=data["when"][199])
