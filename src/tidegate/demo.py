@@ -2,7 +2,7 @@
 
 Digits: scikit-learn's handwritten digits (UCI, Alpaydin & Kaynak 1998), each image a sequence of 8 rows of 8 values.
 Lynx: lynx trapped a year in the Mackenzie River district, 1821-1934 (Elton & Nicholson 1942; the series of Campbell &
-Walker 1977), a cycle of about ten years.
+Walker 1977, as Brockwell & Davis 1991 print it, series G), a cycle of about ten years.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LYNX = (
     151, 45, 68, 213, 546, 1033, 2129, 2536, 957, 361, 377, 225, 360, 731, 1638, 2725, 2871, 2119, 684, 299,
     236, 245, 552, 1623, 3311, 6721, 4254, 687, 255, 473, 358, 784, 1594, 1676, 2251, 1426, 756, 299, 201, 229,
     469, 736, 2042, 2811, 4431, 2511, 389, 73, 39, 49, 59, 188, 377, 1292, 4031, 3495, 587, 105, 153, 387,
-    758, 1307, 3465, 6991, 6313, 3794, 1836, 345, 382, 808, 1388, 2713, 3800, 3091, 2985, 3790, 374, 81, 80, 108,
+    758, 1307, 3465, 6991, 6313, 3794, 1836, 345, 382, 808, 1388, 2713, 3800, 3091, 2985, 3790, 674, 81, 80, 108,
     229, 399, 1132, 2432, 3574, 2935, 1537, 529, 485, 662, 1000, 1590, 2657, 3396,
 )
 # fmt: on
