@@ -57,6 +57,17 @@ def test_like_copies_a_module_given_as_an_option() -> None:
     assert len(list(other.parameters())) == 5
 
 
+def test_like_copies_options_given_by_position() -> None:
+    class Own(Gated):
+        def __init__(self, input_size: int, hidden_size: int, f: nn.Module) -> None:
+            super().__init__(input_size, hidden_size)
+            self.f = f
+
+    cell = Own(3, 4, nn.PReLU(init=0.7))
+    assert cell.like(5, 4).f is not cell.f
+    assert float(cell.like(5, 4).f.weight.detach()) == pytest.approx(0.7)
+
+
 def test_like_takes_sizes_given_by_name_and_follows_moves() -> None:
     cell = Gated(hidden_size=4, input_size=3).double()
     other = cell.like(7, 2)

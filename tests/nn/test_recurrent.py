@@ -88,11 +88,16 @@ def test_resets_break_both_directions_at_the_same_place() -> None:
     lengths = torch.tensor([6, 5, 2])
     resets = torch.zeros(3, 6, dtype=torch.bool)
     resets[:, 2] = True
-    resets[1, 5] = True  # beyond its length: without effect
+    resets[1, 5] = True  # beyond its length, so without effect
     y, _ = layer(X, lengths=lengths, resets=resets)
     first, _ = layer(X[:, :2])
     second, _ = layer(X[:, 2:], lengths=lengths - 2)
     torch.testing.assert_close(y, torch.cat([first, second], 1))
+    state = torch.randn(4, 3, 4)
+    unread = resets & ~torch.arange(6).ge(lengths[:, None])
+    assert torch.equal(
+        layer(X, state, lengths=lengths, resets=resets)[0], layer(X, state, lengths=lengths, resets=unread)[0]
+    )
     turned, _ = Recurrent(layer.cells[0], batch_first=False)(X.transpose(0, 1), resets=resets.T)
     straight, _ = Recurrent(layer.cells[0])(X, resets=resets)
     torch.testing.assert_close(turned.transpose(0, 1), straight)
