@@ -23,6 +23,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut. Windows cannot open folders, and needs no such call."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,10 +16,11 @@ from tidegate.artifact import DESCRIPTION, read_model, write_model
 from tidegate.config import Config, make_config
 from tidegate.data.source import open_source
 from tidegate.data.table import Table, load_table
-from tidegate.errors import ArtifactError, ConfigError, DataError
+from tidegate.errors import ArtifactError, ConfigError, DataError, InputError
 from tidegate.files import sha256, write_atomically
 from tidegate.model import Model
 from tidegate.prepare import Prepared, prepare
+from tidegate.train.checkpoint import FOLDER as CHECKPOINT
 from tidegate.train.events import Observer
 from tidegate.train.loop import TrainResult, fit
 from tidegate.train.seeds import seed_everything
@@ -162,7 +164,13 @@ def run(folder: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Tr
     data, valid, config = read_run(folder)
     if resume and (folder / DESCRIPTION).exists() and (folder / REPORT).exists():
         return Model(*read_model(folder))
-    trained = train(data, config, valid=valid, run_dir=folder, resume=resume, observers=observers)
+    try:
+        trained = train(data, config, valid=valid, run_dir=folder, resume=resume, observers=observers)
+    except InputError:
+        # Input that cannot be trained on leaves nothing behind; a run with a checkpoint is the user's to keep.
+        if not resume and not (folder / CHECKPOINT).exists():
+            shutil.rmtree(folder)
+        raise
     _write_config(folder, data, valid, trained.prepared.config)
     write_model(folder, trained.model.blueprint, trained.model.network, trained.model.metrics)
     from tidegate.report.page import write_report

@@ -15,12 +15,15 @@ from tidegate.errors import ArtifactError
 from tidegate.files import canonical_json, sha256, write_atomically
 from tidegate.train.seeds import capture_random_state, restore_random_state
 
-METRICS = "metrics.jsonl"
+METRICS, FOLDER = "metrics.jsonl", "checkpoint"
 
 
 @dataclass
 class Progress:
-    """Where training stands. `step` batches of `epoch` are done; `loss_sum` and `count` are theirs."""
+    """Where training stands. `step` batches of `epoch` are done; `loss_sum` and `count` are theirs.
+
+    `values` holds what was monitored, one figure an epoch, lower is better.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -29,6 +32,7 @@ class Progress:
     best_epoch: int = -1
     best_value: float | None = None
     reason: str | None = None
+    values: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -36,12 +40,18 @@ class Checkpointer:
     """Keeps the newest state in `<run>/checkpoint`; an older one goes only when its successor is whole."""
 
     def __init__(self, run_dir: Path, settings_digest: str) -> None:
-        self.run_dir, self.folder, self.digest = run_dir, run_dir / "checkpoint", settings_digest
+        self.run_dir, self.folder, self.digest = run_dir, run_dir / FOLDER, settings_digest
         self.generation = 0
+
+    def clear(self) -> None:
+        """Forget an earlier run: a kill before the first save must not leave its state to resume from."""
+        for name in ("latest.json", "*state-*", ".latest.json.*"):
+            for old in self.folder.glob(name):
+                old.unlink()
 
     def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress, best: dict[str, Tensor] | None) -> None:
         """Write tensors, then JSON, then the pointer that makes them the newest."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         flat, rest = _flatten(optimizer.state_dict())
         tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in (best or {}).items()} | {f"optimizer/{k}": v for k, v in flat.items()}
@@ -81,8 +91,16 @@ class Checkpointer:
                 hint="restore config.json, or start a new run",
             )
         tensors = load(blob)
-        model.load_state_dict(_under(tensors, "model/"))
-        optimizer.load_state_dict(_unflatten(_under(tensors, "optimizer/"), body["optimizer"]))
+        try:
+            model.load_state_dict(_under(tensors, "model/"))
+            optimizer.load_state_dict(_unflatten(_under(tensors, "optimizer/"), body["optimizer"]))
+        except (RuntimeError, ValueError) as error:
+            raise ArtifactError(
+                f"resuming the run in {self.run_dir}",
+                expected="the model it was started with",
+                got=str(error).strip().splitlines()[-1].strip(),
+                hint="build the model as before, or start a new run",
+            ) from error
         restore_random_state(_under(tensors, "random/"))
         return Progress(**body["progress"]), _under(tensors, "best/") or None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -29,7 +29,7 @@ class EpochEnd:
 
     epoch: int
     train_loss: float
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     lr: float
     grad_norm: float | None
     seconds: float
@@ -38,11 +38,12 @@ class EpochEnd:
 
 @dataclass(frozen=True)
 class TrainEnd:
-    """Training is over, and why."""
+    """Training is over, and why. `complete` is false when an exception ended it."""
 
     epochs: int
     best_epoch: int
     reason: str
+    complete: bool = True
 
 
 @dataclass(frozen=True)

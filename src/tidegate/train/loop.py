@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -17,9 +19,12 @@ from tidegate.files import canonical_json, sha256
 from tidegate.train.checkpoint import Checkpointer, Progress, copied
 from tidegate.train.clip import clip_gradients
 from tidegate.train.events import Announcer, EpochEnd, Observer, Step, TrainEnd, TrainStart
-from tidegate.train.optim import learning_rate, make_optimizer
+from tidegate.train.optim import learning_rate, make_optimizer, plateau_factor
 from tidegate.train.parallel import make_accelerator
 from tidegate.train.settings import TrainSettings
+
+# Often enough to stop early, rarely enough that waiting for the device costs nothing.
+CHECK_EVERY_STEPS = 50
 
 
 class BatchLike(Protocol):
@@ -33,7 +38,7 @@ class LoaderLike(Protocol):
 
     @property
     def steps(self) -> int: ...
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Any]: ...
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class _Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.grad_norm: Tensor | None = None
+        self.weights = list(model.parameters())
 
     def train_epoch(self, loader: LoaderLike, checkpointer: Checkpointer | None) -> float:
         """Run the rest of the current epoch and return its mean loss."""
@@ -67,41 +73,49 @@ class _Trainer:
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
         count = torch.tensor(progress.count, device=device)
         saved = time.monotonic()
+        factor = plateau_factor(progress.values, settings) if settings.schedule == "plateau" else 1.0
         self.model.train()
         for batch in loader.batches(progress.epoch, progress.step):
-            rate = learning_rate(progress.epoch * loader.steps + progress.step, total, settings)
+            rate = factor * learning_rate(progress.epoch * loader.steps + progress.step, total, settings)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             there = batch if device.type == "cpu" else batch.to(device)
             loss, n = self.raw.loss(there, self.model(there))  # type: ignore[operator]
             self.optimizer.zero_grad(set_to_none=True)
-            self.accelerator.backward(loss / n.clamp(min=1))
-            self.grad_norm = clip_gradients(self.raw.parameters(), settings.clip_norm, settings.clip_value)
+            self.accelerator.backward(loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1)))
+            self.grad_norm = clip_gradients(self.weights, settings.clip_norm, settings.clip_value)
             self.optimizer.step()
             loss_sum += loss.detach()
             count += n
             self.announcer.tell(Step(progress.epoch, progress.step))
             progress.step += 1
+            if progress.step % CHECK_EVERY_STEPS == 0:
+                _refuse_non_finite(float(loss_sum), progress.epoch, progress.step, settings)
             if checkpointer and time.monotonic() - saved > settings.checkpoint_every_seconds:
                 progress.loss_sum, progress.count = float(loss_sum), int(count)
+                _refuse_non_finite(progress.loss_sum, progress.epoch, progress.step, settings)
                 checkpointer.save(self.raw, self.optimizer, progress, self.best)
                 saved = time.monotonic()
+        _refuse_non_finite(float(loss_sum), progress.epoch, progress.step, settings)
         progress.step, progress.loss_sum, progress.count = 0, 0.0, 0
         return float(loss_sum) / max(int(count), 1)
 
     def evaluate(self, loader: LoaderLike) -> dict[str, float]:
         """Return the mean loss and the model's metrics: sums and counts, divided once."""
         device = self.accelerator.device
-        loss_sum, count, metrics = 0.0, 0, self.raw.metrics()  # type: ignore[operator]
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        count = torch.zeros((), dtype=torch.int64, device=device)
+        metrics = self.raw.metrics()  # type: ignore[operator]
         self.model.eval()
         with torch.no_grad():
-            for batch in loader.batches():
+            for batch in loader.batches(0):
                 there = batch if device.type == "cpu" else batch.to(device)
                 prediction = self.model(there)
                 loss, n = self.raw.loss(there, prediction)  # type: ignore[operator]
-                loss_sum, count = loss_sum + float(loss), count + int(n)
+                loss_sum += loss
+                count += n
                 metrics.update(there, prediction)
-        return {"loss": loss_sum / max(count, 1), **metrics.compute()}
+        return {"loss": float(loss_sum) / max(int(count), 1), **metrics.compute()}
 
     def judge(self, train_loss: float, metrics: dict[str, float], seconds: float, rate: float) -> None:
         """Record the epoch, keep its weights if they are the best so far, and decide whether to go on."""
@@ -115,7 +129,9 @@ class _Trainer:
                 hint="monitor='loss'",
             )
         value = figures[settings.monitor] * (1 if settings.mode == "min" else -1)
-        best = progress.best_value is None or value < progress.best_value
+        progress.values.append(value)
+        # A figure that is not a number (no positives yet, say) is never the best.
+        best = value < (math.inf if progress.best_value is None else progress.best_value)
         if best:
             progress.best_value, progress.best_epoch, self.best = value, progress.epoch, copied(self.raw)
         progress.history.append(
@@ -127,7 +143,7 @@ class _Trainer:
             }
         )
         norm = None if self.grad_norm is None else float(self.grad_norm)
-        self.announcer.tell(EpochEnd(progress.epoch, train_loss, metrics, rate, norm, seconds, best))
+        self.announcer.tell(EpochEnd(progress.epoch, train_loss, MappingProxyType(metrics), rate, norm, seconds, best))
         if settings.patience is not None and progress.epoch - progress.best_epoch >= settings.patience:
             progress.reason = f"no better {settings.monitor} for {settings.patience} epochs"
         progress.epoch += 1
@@ -158,29 +174,35 @@ def fit(
     checkpointer = Checkpointer(run_dir, digest) if run_dir else None
     if resume and checkpointer and (state := checkpointer.restore(model, trainer.optimizer)):
         trainer.progress, trainer.best = state
+    elif checkpointer:
+        checkpointer.clear()
     progress = trainer.progress
     trainer.announcer.tell(TrainStart(progress.epoch, settings.epochs, train.steps))
-    while progress.reason is None:
-        start = time.monotonic()
-        train_loss = trainer.train_epoch(train, checkpointer)
-        _refuse_non_finite(train_loss, progress.epoch, settings)
-        metrics = trainer.evaluate(valid) if valid is not None else {}
-        rate = float(trainer.optimizer.param_groups[0]["lr"])
-        trainer.judge(train_loss, metrics, time.monotonic() - start, rate)
-        if checkpointer:
-            checkpointer.save(model, trainer.optimizer, progress, trainer.best)
+    try:
+        while progress.reason is None:
+            start = time.monotonic()
+            train_loss = trainer.train_epoch(train, checkpointer)
+            metrics = trainer.evaluate(valid) if valid is not None else {}
+            rate = float(trainer.optimizer.param_groups[0]["lr"])
+            trainer.judge(train_loss, metrics, time.monotonic() - start, rate)
+            if checkpointer:
+                checkpointer.save(model, trainer.optimizer, progress, trainer.best)
+    except BaseException as error:
+        # Observers that hold the terminal must let it go, whatever ended the training.
+        trainer.announcer.tell(TrainEnd(progress.epoch, progress.best_epoch, type(error).__name__, complete=False))
+        raise
     if settings.restore_best and trainer.best is not None:
         model.load_state_dict(trainer.best)
     trainer.announcer.tell(TrainEnd(progress.epoch, progress.best_epoch, progress.reason))
-    kept = progress.history[progress.best_epoch if settings.restore_best else -1]
+    kept = progress.history[progress.best_epoch if settings.restore_best and trainer.best is not None else -1]
     figures = {k.removeprefix("valid_"): v for k, v in kept.items() if k.startswith("valid_")}
     return TrainResult(progress.history, figures, progress.best_epoch, progress.reason)
 
 
-def _refuse_non_finite(loss: float, epoch: int, settings: TrainSettings) -> None:
-    if loss != loss or loss in (float("inf"), float("-inf")):
+def _refuse_non_finite(loss: float, epoch: int, step: int, settings: TrainSettings) -> None:
+    if not math.isfinite(loss):
         raise TidegateError(
-            f"training epoch {epoch}",
+            f"training epoch {epoch + 1}, at or before step {step}",
             expected="a finite loss",
             got=str(loss),
             hint=f"a lower learning rate than {settings.lr:g}, or clip_norm=1.0",

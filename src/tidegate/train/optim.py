@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,17 +20,17 @@ SCHEDULES: Registry[Callable[[int, int, TrainSettings], float]] = Registry("sche
 
 @OPTIMIZERS.add("sgd")
 def _sgd(groups: Groups, settings: TrainSettings) -> Optimizer:
-    return torch.optim.SGD(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, fused=True)
 
 
 @OPTIMIZERS.add("momentum")
 def _momentum(groups: Groups, settings: TrainSettings) -> Optimizer:
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
 
 
 @OPTIMIZERS.add("rmsprop")
 def _rmsprop(groups: Groups, settings: TrainSettings) -> Optimizer:
-    return torch.optim.RMSprop(groups, lr=settings.lr)
+    return torch.optim.RMSprop(groups, lr=settings.lr, foreach=True)
 
 
 @OPTIMIZERS.add("adam")
@@ -66,6 +66,30 @@ def _cosine(step: int, total: int, settings: TrainSettings) -> float:  # noqa: A
 @SCHEDULES.add("linear")
 def _linear(step: int, total: int, settings: TrainSettings) -> float:  # noqa: ARG001
     return max(1 - step / max(total, 1), 0.0)
+
+
+@SCHEDULES.add("step")
+def _step(step: int, total: int, settings: TrainSettings) -> float:
+    return float(settings.lr_factor ** int(3 * min(step / max(total, 1), 1.0)))
+
+
+@SCHEDULES.add("plateau")
+def _plateau(step: int, total: int, settings: TrainSettings) -> float:  # noqa: ARG001 - see `plateau_factor`
+    return 1.0
+
+
+def plateau_factor(history: Sequence[float], settings: TrainSettings) -> float:
+    """Return what the "plateau" schedule multiplies the rate by after epochs whose monitored values are `history`.
+
+    `history` counts lower as better. The rate falls by `lr_factor` whenever `plateau_epochs` epochs in a row bring no
+    new best, as in `torch.optim.lr_scheduler.ReduceLROnPlateau` with threshold 0 and patience `plateau_epochs - 1`.
+    """
+    best, waited, cuts = math.inf, 0, 0
+    for value in history:
+        best, waited = (value, 0) if value < best else (best, waited + 1)
+        if waited == settings.plateau_epochs:
+            cuts, waited = cuts + 1, 0
+    return float(settings.lr_factor**cuts)
 
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:

@@ -19,6 +19,13 @@ def make_accelerator(device: str) -> Accelerator:
             "choosing a device", expected="auto, cpu, cuda or mps", got=repr(device), hint="device='auto'"
         )
     accelerator = Accelerator(cpu=device == "cpu")
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            "starting the training loop",
+            expected="one process",
+            got=f"{accelerator.num_processes} processes",
+            hint="start it without `accelerate launch` or `torchrun`",
+        )
     if device not in ("auto", accelerator.device.type):
         raise ConfigError(
             "choosing a device", expected=f"a {device} device", got=f"only {accelerator.device}", hint="device='auto'"

@@ -17,7 +17,7 @@ def progress(quiet: bool) -> tuple[Observer, ...]:
 def _lines(event: Event) -> None:
     if isinstance(event, EpochEnd):
         print(_row(event), file=sys.stderr, flush=True)
-    elif isinstance(event, TrainEnd):
+    elif isinstance(event, TrainEnd) and event.complete:
         print(_end(event), file=sys.stderr, flush=True)
 
 
@@ -63,4 +63,5 @@ class _Bar:
             self.bar.update(self.task, description=f"epoch {event.epoch + 1}", figures=_row(event).split("  ", 2)[2])
         elif isinstance(event, TrainEnd):
             self.bar.stop()
-            self.console.print(_end(event))
+            if event.complete:
+                self.console.print(_end(event))

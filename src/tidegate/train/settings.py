@@ -8,9 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainSettings(BaseModel):
-    """Settings of the loop. `lr` is the peak rate; `patience` counts epochs without a better `monitor`."""
+    """Settings of the loop. `lr` is the peak rate; `patience` counts epochs without a better `monitor`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `lr_factor` is what "step" multiplies the rate by after each third of the steps, and "plateau" after every
+    `plateau_epochs` epochs without a better `monitor`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=50, ge=1)
     lr: float = Field(default=1e-3, gt=0)
@@ -18,6 +22,8 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: str = "constant"
+    lr_factor: float = Field(default=0.1, gt=0, lt=1)
+    plateau_epochs: int = Field(default=5, ge=1)
     warmup_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     clip_value: float | None = Field(default=None, gt=0)

@@ -1,0 +1,243 @@
+"""Malformed input through the command line: exit code 2, one clear message, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tidegate.cli import main
+
+ROWS = [f"{i},{t},{(i % 2) * 2 + t / 10},{'ab'[t % 2]},{'yes' if i % 2 else 'no'}" for i in range(20) for t in range(4)]
+HEADER = "id,t,x,kind,y"
+GOOD = "\n".join([HEADER, *ROWS]) + "\n"
+TRAIN = ["--target", "y", "--id", "id", "--time", "t", "--epochs", "2", "--hidden-size", "4", "--quiet"]
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def tidegate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Run the command line in an empty folder; return exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["tidegate", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        return (0 if code is None else int(code)), said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "good.csv").write_text(GOOD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["tidegate", "train", str(folder / "good.csv"), *TRAIN, "--out", str(folder / "RUN")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
+    return folder / "RUN"
+
+
+def with_row(row: str, at: int = 10) -> str:
+    return "\n".join([HEADER, *ROWS[:at], row, *ROWS[at:]]) + "\n"
+
+
+def replaced(old: str, new: str, count: int = 1) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new, count)
+
+
+FILES: dict[str, tuple[str, str | bytes, list[str]]] = {
+    "truncated gzip": ("d.csv.gz", gzip.compress(GOOD.encode())[:-30], ["d.csv.gz", "truncated"]),
+    "ragged row": ("d.csv", with_row("9,9,9"), ["d.csv", "5 fields", "line 12"]),
+    "long row": ("d.csv", with_row("9,9,9,a,no,extra"), ["d.csv", "line 12"]),
+    "wrong delimiter": ("d.csv", HEADER + "\n" + "\n".join(ROWS).replace(",", ";"), ["d.csv", "semicolon"]),
+    "mixed types": ("d.csv", with_row("9,9,oops,a,no"), ["d.csv", "'x'", "'oops'", "line 12"]),
+    "infinite value": ("d.csv", with_row("9,9,inf,a,no"), ["d.csv", "'x'", "non-finite", "line 12"]),
+    "duplicate id and time": ("d.csv", GOOD + ROWS[7] + "\n", ["d.csv", "rows 8 and 81"]),
+    "missing id": ("d.csv", with_row(",9,1,a,no"), ["d.csv", "'id'", "row 11"]),
+    "missing time": ("d.csv", with_row("9,,1,a,no"), ["d.csv", "'t'", "row 11"]),
+    "one class only": ("d.csv", GOOD.replace("yes", "no"), ["d.csv", "'y'", "at least 2 classes"]),
+    "missing label": ("d.csv", GOOD.replace("\n3,0,2.0,a,yes\n3,1,2.1,b,yes\n3,2,2.2,a,yes\n3,3,2.3,b,yes\n",
+                      "\n3,0,2.0,a,\n3,1,2.1,b,\n3,2,2.2,a,\n3,3,2.3,b,\n"), ["'y'", "1 missing", "sequence 3"]),
+    "empty file": ("d.csv", "", ["d.csv", "empty"]),
+    "header only": ("d.csv", HEADER + "\n", ["d.csv", "header only"]),
+    "huge field": ("d.csv", with_row("9,9,1," + "z" * 1_200_000 + ",no"), ["d.csv", "huge field", "'kind'"]),
+    "bad UTF-8": ("d.csv", GOOD.encode().replace(b"a,no", b"\xe9,no", 1), ["d.csv", "UTF-8", "line 2"]),
+    "NUL byte": ("d.csv", GOOD.replace("a,no", "\0,no", 1), ["d.csv", "NUL", "line 2"]),
+    "duplicated header": ("d.csv", GOOD.replace("kind", "x", 1), ["d.csv", "'x'"]),
+    "unclosed quote": ("d.csv", with_row('9,9,1,"a,no'), ["d.csv", "quote"]),
+    "not Parquet": ("d.parquet", GOOD, ["d.parquet"]),
+    "bad JSON": ("d.jsonl", '{"id": 1, "t": 1, "x": 1, "y": "no"}\n{"id"\n', ["d.jsonl", "line 2"]),
+    "unknown ending": ("d.xlsx", b"PK", ["d.xlsx", ".csv"]),
+    "sequence without steps": ("d.jsonl", '{"id": 1, "t": [1], "y": "no"}\n{"id": 2, "t": [], "y": "yes"}\n',
+                               ["d.jsonl", "row 2"]),
+    "lists of unequal length": ("d.jsonl", '{"id": 1, "t": [1, 2], "x": [1.0], "y": "no"}\n', ["d.jsonl", "row 1"]),
+    "a single sequence": ("d.csv", "\n".join([HEADER, *(f"1,{i},1,a,no" for i in range(5))]), ["d.csv"]),
+    "a target that is free": ("d.csv", GOOD.replace(",no", ",").replace(",yes", ","), ["'y'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_training_on_it(case: str, tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+    name, content, named = FILES[case]
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    refused(tidegate("train", name, *TRAIN, "--out", "RUN"), named)
+    assert [p.name for p in tmp_path.iterdir()] == [name], "something was left behind"
+
+
+def refused(outcome: Outcome, named: list[str]) -> None:
+    code, out, err = outcome
+    assert code == 2, err
+    assert not out
+    assert "Traceback" not in err
+    assert [part for part in named if part not in err] == [], err
+
+
+OPTIONS: dict[str, tuple[list[str], list[str]]] = {
+    "unknown target": (["train", "good.csv", "--target", "z"], ["'z'", "a column of the table"]),
+    "nearly a target": (["train", "good.csv", "--target", "kin"], ["'kin'", "did you mean 'kind'"]),
+    "no target": (["train", "good.csv"], ["target"]),
+    "unknown id": (["train", "good.csv", "--target", "y", "--id", "idd"], ["'idd'", "did you mean 'id'"]),
+    "unknown time": (["train", "good.csv", "--target", "y", "--id", "id", "--time", "when"], ["'when'"]),
+    "target that is the id": (["train", "good.csv", "--target", "id", "--id", "id"], ["neither id nor time"]),
+    "unknown cell": (["train", "good.csv", *TRAIN, "--cell", "grru"], ["'grru'", "did you mean 'gru'"]),
+    "unknown task": (["train", "good.csv", *TRAIN, "--task", "regresion"], ["task", "'regresion'"]),
+    "task that does not fit": (["train", "good.csv", "--target", "kind", "--id", "id", "--task", "regression"],
+                            ["'kind'", "numbers"]),
+    "target that changes": (["train", "good.csv", "--target", "kind", "--id", "id", "--task", "classification"],
+                            ["'kind'", "changes within sequence 0"]),
+    "negative rate": (["train", "good.csv", *TRAIN, "--lr", "-1"], ["lr", "-1"]),
+    "dropout of 1": (["train", "good.csv", *TRAIN, "--dropout", "1"], ["dropout", "1.0"]),
+    "no epochs": (["train", "good.csv", *TRAIN, "--epochs", "0"], ["epochs", "0"]),
+    "words for a number": (["train", "good.csv", *TRAIN, "--epochs", "ten"], ["--epochs", "valid integer"]),
+    "unknown option": (["train", "good.csv", "--hiden-size", "3"], ["--hiden-size"]),
+    "horizon too far": (["train", "good.csv", "--target", "x", "--id", "id", "--time", "t", "--horizon", "50"],
+                        ["good.csv", "longest sequence of 4 steps"]),
+    "no such file": (["train", "goood.csv", *TRAIN], ["goood.csv"]),
+    "a folder": (["train", ".", *TRAIN], ["folder"]),
+    "run folder in use": (["train", "good.csv", *TRAIN, "--out", "full"], ["full", "new or empty folder"]),
+    "resume nothing": (["train", "--resume", "nowhere"], ["nowhere", "config.json"]),
+    "resume with options": (["train", "--resume", "full", "--lr", "1"], ["full", "'lr'"]),
+    "no data": (["train"], ["a data file, or --resume RUN"]),
+    "unknown setting": (["train", "good.csv", *TRAIN, "--config", "bad.json"], ["'hiden_size'", "did you mean"]),
+    "broken configuration": (["train", "good.csv", *TRAIN, "--config", "broken.json"], ["broken.json", "JSON"]),
+    "no configuration": (["train", "good.csv", *TRAIN, "--config", "none.json"], ["none.json"]),
+    "evaluate nothing": (["evaluate", "nowhere", "good.csv"], ["nowhere"]),
+    "evaluate a file": (["evaluate", "good.csv", "good.csv"], ["good.csv", "run folder"]),
+    "evaluate an empty run": (["evaluate", "full", "good.csv"], ["model.json"]),
+    "inspect nothing": (["inspect", "none.csv"], ["none.csv"]),
+    "inspect an unknown target": (["inspect", "good.csv", "--target", "z"], ["'z'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_what_was_asked(case: str, tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text(GOOD)
+    (tmp_path / "bad.json").write_text('{"hiden_size": 3}')
+    (tmp_path / "broken.json").write_text('{"lr": ')
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note.txt").write_text("mine")
+    before = sorted(p for p in tmp_path.rglob("*") if p.name != "runs")
+    refused(tidegate(*OPTIONS[case][0]), OPTIONS[case][1])
+    assert sorted(p for p in tmp_path.rglob("*") if p.name != "runs") == before
+
+
+PREDICTED: dict[str, tuple[str, list[str]]] = {
+    "a column is gone": (GOOD.replace("kind", "sort", 1), ["d.csv", "'kind'", "trained on"]),
+    "text where numbers were": (replaced(",2.0,", ",two,", 10), ["d.csv", "'x'", "'two'"]),
+    "ragged": (with_row("1,2"), ["d.csv", "line 12"]),
+}
+
+
+@pytest.mark.parametrize("case", PREDICTED)
+def test_predicting_on_it(case: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    content, named = PREDICTED[case]
+    (tmp_path / "d.csv").write_text(content)
+    refused(tidegate("predict", str(trained), "d.csv", "-o", "out.csv"), named)
+    assert [p.name for p in tmp_path.iterdir()] == ["d.csv"]
+
+
+def test_a_class_never_trained_on_is_named(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD.replace("yes", "perhaps"))
+    refused(tidegate("evaluate", str(trained), "d.csv"), ["'y'", "'perhaps'"])
+
+
+@pytest.mark.parametrize("output", ["out.xlsx", "nowhere/out.csv", "."])
+def test_an_output_that_cannot_be(output: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    refused(tidegate("predict", str(trained), "d.csv", "-o", output), ["writing predictions"])
+    assert [p.name for p in tmp_path.iterdir()] == ["d.csv"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove", "empty"])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_damaged_run_folder(
+    name: str, damage: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
+) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    shutil.copytree(trained, tmp_path / "RUN")
+    path = tmp_path / "RUN" / name
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        content[len(content) // 3] ^= 8
+        path.write_bytes(content if damage == "flip" else b"")
+    refused(tidegate("predict", "RUN", "d.csv", "-o", "out.csv"), [name])
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_data_that_changed_does_not_resume(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    assert tidegate("train", "d.csv", *TRAIN, "--out", "RUN")[0] == 0
+    (tmp_path / "RUN" / "model.json").unlink()
+    (tmp_path / "d.csv").write_text(GOOD.replace("2.0", "3.0"))
+    refused(tidegate("train", "--resume", "RUN"), ["d.csv", "has changed"])
+
+
+def test_unsorted_time_and_new_categories_are_handled_and_said(
+    tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
+) -> None:
+    (tmp_path / "d.csv").write_text("\n".join([HEADER, *reversed(ROWS)]).replace(",a,", ",c,") + "\n")
+    code, _, err = tidegate("predict", str(trained), "d.csv", "-o", "out.csv")
+    assert code == 0
+    assert "sorted by time" in err
+    assert "'kind'" in err
+    assert pl.read_csv(tmp_path / "out.csv").height == 20
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_predictions_join_back(ending: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    assert tidegate("predict", str(trained), "d.csv", "-o", f"out.{ending}")[0] == 0
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[ending]
+    guess = read(tmp_path / f"out.{ending}")
+    joined = pl.read_csv(tmp_path / "d.csv").join(guess, on="id", suffix="_guess")
+    assert joined.height == 80
+    assert "y_guess" in joined.columns
+
+
+def test_json_is_one_object_and_nothing_else(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    train = ["train", "d.csv", *TRAIN, "--out", "RUN", "--json"]
+    again = ["train", "--resume", "RUN", "--json"]
+    for words in (["evaluate", str(trained), "d.csv", "--json"], ["inspect", "d.csv", "--json"], train, again):
+        code, out, err = tidegate(*words)
+        assert code == 0, err
+        assert isinstance(json.loads(out), dict)
+        assert not err
