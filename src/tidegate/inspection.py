@@ -148,7 +148,7 @@ def _column(table: Table, info: ColumnInfo, plan: Schema | None) -> dict[str, An
             counts += np.bincount(codes[codes >= 0], minlength=len(counts))
         top = np.argsort(-counts, kind="stable")[:_TOP]
         return described | {"levels": len(counts), "top": {(info.levels or ())[i]: int(counts[i]) for i in top}}
-    return described | _range(table, info)
+    return described if info.type == "text" else described | _range(table, info)
 
 
 def _range(table: Table, info: ColumnInfo) -> dict[str, Any]:
@@ -303,6 +303,8 @@ def _values(column: dict[str, Any]) -> str:
     if "levels" in column:
         top = ", ".join(_short(level) for level in column["top"])
         return f"{column['levels']:,}: {top}{', …' if column['levels'] > len(column['top']) else ''}"
+    if column["type"] == "text":
+        return "free text or a key"
     if column["min"] is None:
         return "none"
     if "mean" not in column:

@@ -107,7 +107,8 @@ class Model:
         if isinstance(data, Table):
             return data
         plan = self.blueprint.plan
-        source = open_source(data, kinds=dict(plan.types), must_have=False)
+        unused = plan.ignored.keys() - {plan.id, plan.time}
+        source = open_source(data, kinds=dict(plan.types), ignore=unused, must_have=False)
         self._clock = source.columns.get(plan.time or "")
         return load_table(source, id=plan.id, time=plan.time)
 
@@ -151,7 +152,7 @@ class Model:
         loader = self.blueprint.forecasts(Encoded(extended, self.blueprint.features), windows, _BATCH)
         decoded = _joined([task.decode(prediction) for _, prediction in self._run(loader)])
         rows = (origins[:, None] + np.arange(task.horizon)).ravel()
-        owner = np.repeat(windows.sequence, task.horizon)
+        owner = np.repeat(np.arange(len(windows)), task.horizon)
         columns: dict[str, Any] = {}
         if table.id_name:
             columns[table.id_name] = pl.Series(table.ids).gather(owner)

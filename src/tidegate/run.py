@@ -72,7 +72,7 @@ def train(
 def _table(data: Any, config: Config) -> Table:
     if isinstance(data, Table):
         return data
-    return load_table(open_source(data, kinds=config.kinds), id=config.id, time=config.time)
+    return load_table(open_source(data, kinds=config.kinds, ignore=config.ignore), id=config.id, time=config.time)
 
 
 def _settings(config: Config) -> TrainSettings:

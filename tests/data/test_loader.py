@@ -11,17 +11,23 @@ from tidegate.data.loader import batch_order
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.integers(1, 40), st.integers(0, 3))
 def test_each_sequence_comes_once_an_epoch(lengths: list[int], batch_size: int, epoch: int) -> None:
-    batches = batch_order(np.array(lengths), batch_size, 7, epoch)
+    batches = list(batch_order(np.array(lengths), batch_size, 7, epoch))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
-    again = batch_order(np.array(lengths), batch_size, 7, epoch)
+    again = list(batch_order(np.array(lengths), batch_size, 7, epoch))
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
 
 
 def test_epochs_differ_and_evaluation_keeps_the_order() -> None:
     lengths = np.full(100, 5)
-    first, second = (np.concatenate(batch_order(lengths, 10, 0, e)) for e in (0, 1))
+    first, second = (np.concatenate(list(batch_order(lengths, 10, 0, e))) for e in (0, 1))
     assert (first != second).any()
-    assert (np.concatenate(batch_order(lengths, 10, None, 3)) == np.arange(100)).all()
+    assert (np.concatenate(list(batch_order(lengths, 10, None, 3))) == np.arange(100)).all()
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=100), st.sampled_from([None, 5]), st.integers(0, 30))
+def test_an_epoch_can_be_taken_up_at_any_step(lengths: list[int], seed: int | None, start: int) -> None:
+    whole = [b.tolist() for b in batch_order(np.array(lengths), 4, seed, 2)]
+    assert [b.tolist() for b in batch_order(np.array(lengths), 4, seed, 2, start)] == whole[start:]
 
 
 def test_bucketing_saves_padding() -> None:

@@ -16,12 +16,12 @@ def test_windows_are_every_place_a_horizon_fits(lengths: list[int], horizon: int
     expected = [
         (i, offsets[i] + t) for i, n in enumerate(lengths) for t in range(n) if t >= history and t + horizon <= n
     ]
-    assert list(zip(windows.sequence, windows.origin, strict=True)) == expected
-    assert (windows.first <= windows.origin - history).all()
-    assert (windows.origin + horizon <= windows.last).all()
+    every = windows.at(np.arange(len(windows)))
+    assert list(zip(every.sequence, every.origin, strict=True)) == expected
+    assert (every.first <= every.origin - history).all()
+    assert (every.origin + horizon <= every.last).all()
 
 
 def test_a_validation_window_looks_back_into_training_but_scores_only_its_own_part() -> None:
     windows = window_origins(np.array([0, 100]), np.array([80]), np.array([100]), 10, 30)
-    assert windows.origin[0] == 80
-    assert windows.origin[-1] == 90
+    assert windows.at(np.arange(len(windows))).origin.tolist() == list(range(80, 91))

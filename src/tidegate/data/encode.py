@@ -14,6 +14,9 @@ from tidegate.errors import DataError
 from tidegate.registry import did_you_mean
 
 MISSING_TIME = np.iinfo(np.int64).min
+MOST_LEVELS = 1_000_000
+"""A column of more different strings than this is text: its values are not kept."""
+
 _MOST_STEPS = 1 << 19
 
 
@@ -176,7 +179,13 @@ class Encoder:
         if isinstance(values.dtype, pl.List | pl.Array):
             return self._vectors(values, name, rows)
         if kind == "category":
-            return self.levels[name].codes(values.cast(pl.String))
+            codes = self.levels[name].codes(values.cast(pl.String))
+            if len(self.levels[name].index) > MOST_LEVELS:
+                self.types[name] = "text"
+                del self.levels[name]
+            return codes
+        if kind == "text":
+            return np.where(values.is_null().to_numpy(), np.int32(-1), np.int32(0))
         if kind == "timestamp":
             return values.cast(pl.Int64).fill_null(MISSING_TIME).to_numpy()
         return values.cast(pl.Float64).fill_null(np.nan).to_numpy()

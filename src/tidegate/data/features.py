@@ -114,9 +114,9 @@ def fit_features(
     for name in columns:
         info = table.columns[name]
         if info.type == "category":
-            codes.append(Category.fit(name, info.levels or (), _chunks(table, name, segments)))
+            codes.append(Category.fit(name, info.levels or (), chunks(table, name, segments)))
             continue
-        kind = _DENSE[info.type].fit(name, info.width, _chunks(table, name, segments))
+        kind = _DENSE[info.type].fit(name, info.width, chunks(table, name, segments))
         if kind.width:
             dense.append(kind)
     elapsed = Elapsed.fit(clock, (_gaps(table, clock, a, b) for a, b in merged(segments))) if clock else None
@@ -133,7 +133,8 @@ def fit_features(
     return features
 
 
-def _chunks(table: Table, name: str, segments: Segments, most: int = 1 << 20) -> Iterator[np.ndarray]:
+def chunks(table: Table, name: str, segments: Segments, most: int = 1 << 20) -> Iterator[np.ndarray]:
+    """Yield the values of a column in the row ranges, at most `most` at a time."""
     for start, stop in merged(segments):
         for at in range(start, stop, most):
             yield table.read(name, at, min(at + most, stop))
@@ -168,7 +169,7 @@ def merged(segments: Segments) -> Iterator[tuple[int, int]]:
 
 def is_missing(info: ColumnInfo, values: np.ndarray) -> np.ndarray:
     """Return booleans [n], true where a value (or any part of a vector) is missing."""
-    if info.type == "category":
+    if info.type in ("category", "text"):
         return np.asarray(values < 0)
     if info.type == "timestamp":
         return np.asarray(values == MISSING)

@@ -111,7 +111,7 @@ def changes(values: np.ndarray) -> np.ndarray:
 
 def count_missing(values: np.ndarray, kind: str) -> int:
     """Count rows without a value (for vectors: without any part of it)."""
-    if kind == "category":
+    if kind in ("category", "text"):
         return int((values < 0).sum())
     if kind == "timestamp":
         return int((values == MISSING_TIME).sum())

@@ -52,7 +52,7 @@ def with_future(table: Table, targets: Sequence[str], horizon: int, known: Seque
 
 def forecast_origins(table: Table, origins: np.ndarray) -> Windows:
     """Return one window per series, at its origin."""
-    return Windows(origins, table.offsets[:-1], table.offsets[1:], np.arange(len(origins)))
+    return Windows(table.offsets, origins, np.ones_like(origins))
 
 
 def _end_of_truth(table: Table, targets: Sequence[str], sequence: int) -> int:
@@ -81,7 +81,7 @@ def _extended(table: Table, info: ColumnInfo, extra: np.ndarray) -> np.ndarray:
         elif info.constant:
             tail = np.repeat(values[-1:], more, axis=0)
         else:
-            missing = {"category": -1, "timestamp": MISSING}.get(info.type, np.nan)
+            missing = {"category": -1, "text": -1, "timestamp": MISSING}.get(info.type, np.nan)
             tail = np.full((int(more), *values.shape[1:]), missing, values.dtype)
         pieces += [values, tail]
     return np.concatenate(pieces)

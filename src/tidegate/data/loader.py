@@ -16,25 +16,28 @@ _BUCKET_BATCHES = 32
 """Sequences are sorted by length within this many batches' worth: little padding, still a random order."""
 
 
-def batch_order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -> list[np.ndarray]:
-    """Return the batches of one epoch as index arrays; the same (seed, epoch) gives the same batches.
+def batch_order(
+    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int, start: int = 0
+) -> Iterator[np.ndarray]:
+    """Yield the batches of one epoch from `start` on as index arrays; the same (seed, epoch) gives the same batches.
 
     With `seed` None the order is the given one and nothing is shuffled (evaluation, prediction). Otherwise
     sequences are shuffled, sorted by length within pools of `_BUCKET_BATCHES` batches, and the batches shuffled.
     """
     count = len(lengths)
+    starts = np.arange(0, count, batch_size)
     if seed is None:
-        order = np.arange(count)
-        return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+        yield from (np.arange(at, min(at + batch_size, count)) for at in starts[start:])
+        return
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(count)
-    if lengths.size and lengths.min() != lengths.max():
+    if count and lengths.min() != lengths.max():
         pool = batch_size * _BUCKET_BATCHES
-        pools = [order[i : i + pool] for i in range(0, count, pool)]
-        order = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
-        batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
-        return [batches[i] for i in random.permutation(len(batches))]
-    return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+        for at in range(0, count, pool):
+            some = order[at : at + pool]
+            order[at : at + pool] = some[np.argsort(lengths[some], kind="stable")]
+        starts = random.permutation(starts)
+    yield from (order[at : at + batch_size] for at in starts[start:])
 
 
 class Maker(Protocol):
@@ -56,7 +59,7 @@ class Loader:
         return -(-len(self.maker.lengths) // self.batch_size)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch)[start:]:
+        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start):
             yield self.maker.make(chosen)
 
 
@@ -113,12 +116,12 @@ class Forecasts:
     ) -> None:
         self.encoded, self.known, self.windows, self.scaled = encoded, known, windows, scaled
         self.lookback, self.horizon = lookback, horizon
-        self.lengths = np.full(len(windows), lookback)
+        self.lengths = np.broadcast_to(lookback, len(windows))
 
     def make(self, chosen: np.ndarray) -> Batch:
-        w = self.windows
-        origin, first, last = w.origin[chosen][:, None], w.first[chosen][:, None], w.last[chosen][:, None]
-        length = np.minimum(w.origin[chosen] - w.first[chosen], self.lookback)
+        w = self.windows.at(chosen)
+        length = np.minimum(w.origin - w.first, self.lookback)
+        origin, first, last = w.origin[:, None], w.first[:, None], w.last[:, None]
         # A short look-back starts at its first real row, so that its padding is at the end as everywhere else.
         back = origin - length[:, None] + np.arange(self.lookback)
         ahead = origin + np.arange(self.horizon)

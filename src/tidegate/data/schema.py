@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from tidegate.data.encode import MOST_LEVELS
 from tidegate.data.table import ColumnInfo, Table
 from tidegate.errors import ConfigError, DataError
 from tidegate.registry import did_you_mean
 
-_MOST_LEVELS = 1000
+_MANY_LEVELS, _MOST_CATEGORIES = 1000, 50_000
 _MOST_INTEGER_CLASSES = 20
 
 
@@ -58,7 +59,10 @@ def infer_schema(
     ignore: Sequence[str] = (),
     horizon: int | None = None,
 ) -> Schema:
-    """Decide the role of every column; what the caller names is taken as it is."""
+    """Decide the role of every column; what the caller names is taken as it is.
+
+    `ignore` are columns that were left out when the table was read: they are only written down.
+    """
     if not targets:
         raise ConfigError(
             f"planning for {table.name}",
@@ -66,7 +70,7 @@ def infer_schema(
             got="none",
             hint=f"target= one of {sorted(table.columns)}",
         )
-    for names, role in ((targets, "target"), (known, "known"), (ignore, "ignore")):
+    for names, role in ((targets, "target"), (known, "known")):
         check_columns(table, names, role)
     for name in targets:
         if name in (table.id_name, table.time_name):
@@ -83,7 +87,7 @@ def infer_schema(
     inputs = []
     for info in table.columns.values():
         why = _why_not(table, info)
-        if info.name in ignored or info.name == table.id_name or info.name in targets:
+        if info.name == table.id_name or info.name in targets:
             continue
         if why:
             ignored[info.name] = why
@@ -112,8 +116,10 @@ def _why_not(table: Table, info: ColumnInfo) -> str | None:
         return "a bare clock: its gaps are used, its value is not"
     if info.missing >= rows:
         return "every value is missing"
-    if info.type == "category" and len(info.levels or ()) > max(_MOST_LEVELS, rows // 20):
-        return f"{len(info.levels or ())} different values: looks like free text or a key"
+    if info.type == "text":
+        return f"more than {MOST_LEVELS:,} different values: looks like free text or a key"
+    if info.type == "category" and len(info.levels or ()) > max(_MANY_LEVELS, min(rows // 20, _MOST_CATEGORIES)):
+        return f"{len(info.levels or ()):,} different values: looks like free text or a key"
     if info.type == "category" and len(info.levels or ()) <= 1 and not info.missing:
         return "one value throughout"
     return None
@@ -171,7 +177,7 @@ def _check_task(table: Table, infos: list[ColumnInfo], task: str) -> None:
                 got=f"column {info.name!r} of type {info.type}",
                 hint="task='classification' or 'tagging', or another target",
             )
-        if info.type == "timestamp" or info.width > 1:
+        if info.type in ("timestamp", "text") or info.width > 1:
             raise ConfigError(
                 doing,
                 expected="a target of single numbers, categories or booleans",

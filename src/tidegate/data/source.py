@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,12 @@ class Source:
 
 
 def open_source(
-    data: Any, *, name: str | None = None, kinds: dict[str, str] | None = None, must_have: bool = True
+    data: Any,
+    *,
+    name: str | None = None,
+    kinds: dict[str, str] | None = None,
+    ignore: Collection[str] = (),
+    must_have: bool = True,
 ) -> Source:
     """Open a file, frame, or array as a `Source`, and find the type of every column.
 
@@ -115,22 +120,18 @@ def open_source(
     timestamps (zones become UTC) in them; `kinds` names the type of a column instead: "number", "boolean", "category"
     or "timestamp". Digits stay text where they are padded with zeros ("007"), and in strings of a source that has
     number columns of its own. A column in which nine values of ten are numbers (or timestamps) and the rest are not
-    is an error. Without `must_have`, kinds of columns that the table lacks are passed over.
+    is an error. Columns named in `ignore` are not looked at. Without `must_have`, kinds and ignored columns that the
+    table lacks are passed over.
 
     Errors: `DataError` names the file, the row or line, the column and the value.
     """
     asked = check_kinds(kinds)
     raw = _open(data, name)
-    if not must_have:
-        asked = {column: kind for column, kind in asked.items() if column in raw.columns}
-    for column in asked:
-        if column not in raw.columns:
-            raise DataError(
-                f"reading kinds= for {raw.name}",
-                expected="a column of the table",
-                got=repr(column),
-                hint=did_you_mean(column, raw.columns),
-            )
+    if must_have:
+        _check_named(raw, asked, "kinds")
+        _check_named(raw, ignore, "ignore")
+    raw = replace(raw, columns={column: dtype for column, dtype in raw.columns.items() if column not in ignore})
+    asked = {column: kind for column, kind in asked.items() if column in raw.columns}
     if not raw.columns:
         raise DataError(f"reading {raw.name}", expected="at least one column", got="none")
     readings, rows = _infer(raw, asked)
@@ -141,6 +142,17 @@ def open_source(
     typed = empty.select([source._typed(column, dtype) for column, dtype in raw.columns.items()])
     source.columns.update(typed.schema)
     return source
+
+
+def _check_named(raw: Raw, names: Collection[str], option: str) -> None:
+    for name in names:
+        if name not in raw.columns:
+            raise DataError(
+                f"reading {option}= for {raw.name}",
+                expected="a column of the table",
+                got=repr(name),
+                hint=did_you_mean(name, raw.columns),
+            )
 
 
 def _infer(raw: Raw, asked: dict[str, str]) -> tuple[dict[str, Reading], int | None]:

@@ -15,13 +15,16 @@ from tidegate.data.grouping import Storage, group_in_memory
 from tidegate.data.source import Source
 from tidegate.data.spool import group_on_disk
 
-ColumnType = Literal["number", "boolean", "category", "timestamp"]
+ColumnType = Literal["number", "boolean", "category", "timestamp", "text"]
 MEMORY_LIMIT_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
 class ColumnInfo:
-    """What a column holds. `constant`: one value (or none) within every sequence; `missing` counts rows."""
+    """What a column holds. `constant`: one value (or none) within every sequence; `missing` counts rows.
+
+    Columns of text with more than `tidegate.data.encode.MOST_LEVELS` different values are "text", not "category".
+    """
 
     name: str
     type: ColumnType
@@ -54,7 +57,7 @@ class Table:
 
         Numbers are float64 [n], or [n, w] for vectors, NaN where missing; booleans float64 0, 1 or NaN; categories
         int32 codes into `levels`, -1 where missing; timestamps int64 microseconds since 1970 (UTC), the least int64
-        where missing.
+        where missing. Of text nothing is kept but what is missing: -1, or 0.
         """
         return self.storage[name].read(start, stop)
 

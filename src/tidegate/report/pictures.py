@@ -145,11 +145,12 @@ def _times(valid: Loader, window: int, past: int, horizon: int) -> tuple[list[An
     """Return the times of a window's steps, in words which series it is of, and what the axis shows."""
     maker = valid.maker
     assert isinstance(maker, Windows)
-    source, origin = maker.encoded.table, int(maker.windows.origin[window])
-    series = f", {source.id_name} {source.ids[int(maker.windows.sequence[window])]}" if source.id_name else ""
-    stop = min(origin + horizon, int(maker.windows.last[window]))
+    source, there = maker.encoded.table, maker.windows.at(np.array([window]))
+    series = f", {source.id_name} {source.ids[int(there.sequence[0])]}" if source.id_name else ""
+    origin = int(there.origin[0])
+    stop = min(origin + horizon, int(there.last[0]))
     if source.time_name is None or stop < origin + horizon:
-        first = origin - int(maker.windows.first[window])
+        first = origin - int(there.first[0])
         return list(range(first - past, first + horizon)), series, "Step"
     values = source.read(source.time_name, origin - past, stop)
     if source.columns[source.time_name].type != "timestamp":

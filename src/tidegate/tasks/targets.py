@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tidegate.data.batch import IGNORED
-from tidegate.data.features import Segments, is_missing
+from tidegate.data.features import Segments, chunks, is_missing
 from tidegate.data.kinds import Number
 from tidegate.data.schema import first_values
 from tidegate.data.table import Table
@@ -125,7 +125,7 @@ def step_classes(table: Table, name: str, classes: Classes) -> StepTargets:
 
 def fit_scaler(table: Table, name: str, segments: Segments) -> Number:
     """Learn the mean and standard deviation of a target on the training rows."""
-    return Number.fit(name, 1, (table.read(name, a, b) for a, b in segments))
+    return Number.fit(name, 1, chunks(table, name, segments))
 
 
 def scaled_steps(table: Table, scalers: tuple[Number, ...]) -> StepTargets:
