@@ -63,11 +63,14 @@ class Columns(nn.Module):
 
 
 class Pool(nn.Module):
-    """A sequence's outputs [B, T, D] as one vector: the last real step's, the mean, the maximum, or last and mean."""
+    """A sequence's outputs [B, T, D] as one vector: the last real step's, the mean, the maximum, or last and mean.
 
-    def __init__(self, kind: Pooling, bidirectional: bool) -> None:
+    D is what `groups` layers give, one after the other; each of them forward before backward if `bidirectional`.
+    """
+
+    def __init__(self, kind: Pooling, bidirectional: bool, groups: int = 1) -> None:
         super().__init__()
-        self.kind, self.bidirectional = kind, bidirectional
+        self.kind, self.bidirectional, self.groups = kind, bidirectional, groups
 
     def width(self, size: int) -> int:
         return 2 * size if self.kind == "last_mean" else size
@@ -86,8 +89,9 @@ class Pool(nn.Module):
         """Return where each direction ends: the last real step forward, the first step backward."""
         if not self.bidirectional:
             return last_real_step(x, lengths)
-        half = x.shape[2] // 2
-        return torch.cat([last_real_step(x[..., :half], lengths), x[:, 0, half:]], dim=1)
+        forward, backward = x.unflatten(2, (self.groups, 2, -1)).unbind(3)
+        last = last_real_step(forward.flatten(2), lengths).unflatten(1, (self.groups, -1))
+        return torch.stack([last, backward[:, 0]], dim=2).flatten(1)
 
 
 class Network(nn.Module):
@@ -105,14 +109,15 @@ class Network(nn.Module):
 
 
 class SequenceNetwork(Network):
-    """Columns → recurrent layers → pool (unless every step is predicted) → norm, dropout, linear."""
+    """Columns → recurrent layers → pool (unless every step is predicted) → dropout → linear."""
 
     def __init__(self, architecture: Architecture, task: Task, width: int, cardinalities: tuple[int, ...]) -> None:
         super().__init__(task)
         self.columns = Columns(width, cardinalities)
         self.recurrent = architecture.recurrent(self.columns.width)
         size = self.recurrent.output_size
-        self.pool = None if task.per_step else Pool(architecture.pooling, architecture.bidirectional)
+        groups = architecture.layers if architecture.connection == "skip" else 1
+        self.pool = None if task.per_step else Pool(architecture.pooling, architecture.bidirectional, groups)
         size = size if self.pool is None else self.pool.width(size)
         self.dropout = nn.Dropout(architecture.dropout)
         self.head = nn.Linear(size, task.outputs)
