@@ -7,9 +7,10 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
-from .figures import figures
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.regression import Regression
+
+from .figures import figures
 
 MEAN, STD = (10.0, -3.0), (2.0, 0.5)
 
