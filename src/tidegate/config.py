@@ -49,10 +49,15 @@ class Config(BaseModel):
     lr: float = Field(default=3e-3, gt=0)
     optimizer: str = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: str = "cosine"
+    lr_factor: float = Field(default=0.1, gt=0, lt=1)
+    plateau_epochs: int = Field(default=5, ge=1)
+    warmup_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=1.0, gt=0)
     clip_value: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=15, ge=1)
+    monitor: str = "loss"
     valid: float = Field(default=0.15, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
     device: str = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -9,76 +10,67 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from tidegate.config import make_config
+from tidegate.data.table import Table
 from tidegate.errors import ConfigError
-from tidegate.estimator_tables import sequence_table
+from tidegate.estimator_tables import sequence_table, series_table
 from tidegate.run import train
 from tidegate.train.progress import progress
 
 
-class _Estimator(BaseEstimator):
-    """Options are those of `tidegate.config.Config`; X is [N, T, D], [N, T] or a list of N arrays [T_i, D]."""
+@dataclass(eq=False, repr=False)
+class _Options(BaseEstimator):
+    """Options that every estimator has; see `tidegate.config.Config`. `verbose` shows progress."""
+
+    cell: str = "gru"
+    hidden_size: int = 64
+    layers: int = 1
+    _: KW_ONLY
+    dropout: float = 0.1
+    norm: str | None = None
+    residual: bool = False
+    connection: str | None = None
+    loss: str = "mse"
+    epochs: int = 50
+    batch_size: int = 32
+    lr: float = 3e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    lr_factor: float = 0.1
+    plateau_epochs: int = 5
+    warmup_steps: int = 0
+    clip_norm: float | None = 1.0
+    clip_value: float | None = None
+    patience: int | None = 15
+    monitor: str = "loss"
+    valid: float = 0.15
+    seed: int = 0
+    device: str = "auto"
+    verbose: bool = False
+
+    def _train(self, table: Table, valid: Table | None, names: tuple[str, ...], task: str) -> None:
+        options = {k: v for k, v in self.get_params().items() if k != "verbose"}
+        config = make_config({**options, "target": names, "task": task}, f"fitting {type(self).__name__}")
+        done = train(table, config, valid=valid, observers=progress(not self.verbose))
+        self.model_, self.history_ = done.model, done.result.history
+
+
+@dataclass(eq=False, repr=False)
+class _Estimator(_Options):
+    """X is [N, T, D], [N, T] or a list of N arrays [T_i, D]."""
+
+    _: KW_ONLY
+    bidirectional: bool | None = None
+    pooling: str = "last_mean"
 
     _task = ""
-
-    def __init__(
-        self,
-        cell: str = "gru",
-        hidden_size: int = 64,
-        layers: int = 1,
-        *,
-        bidirectional: bool | None = None,
-        dropout: float = 0.1,
-        norm: str | None = None,
-        residual: bool = False,
-        connection: str | None = None,
-        pooling: str = "last_mean",
-        loss: str = "mse",
-        epochs: int = 50,
-        batch_size: int = 32,
-        lr: float = 3e-3,
-        optimizer: str = "adamw",
-        weight_decay: float = 1e-2,
-        schedule: str = "cosine",
-        clip_norm: float | None = 1.0,
-        clip_value: float | None = None,
-        patience: int | None = 15,
-        valid: float = 0.15,
-        seed: int = 0,
-        device: str = "auto",
-        verbose: bool = False,
-    ) -> None:
-        self.cell = cell
-        self.hidden_size = hidden_size
-        self.layers = layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.norm = norm
-        self.residual = residual
-        self.connection = connection
-        self.pooling = pooling
-        self.loss = loss
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.clip_norm = clip_norm
-        self.clip_value = clip_value
-        self.patience = patience
-        self.valid = valid
-        self.seed = seed
-        self.device = device
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, *, valid: tuple[Any, Any] | None = None) -> Self:
         """Train on sequences X with targets y; `valid` is a pair (X, y) to validate on instead of a held-out part."""
         table, names = sequence_table(X, y, per_step=self._task == "tagging")
         held = sequence_table(*valid, per_step=self._task == "tagging")[0] if valid is not None else None
-        options = {k: v for k, v in self.get_params().items() if k != "verbose"}
-        config = make_config({**options, "target": names, "task": self._task_of(y)}, f"fitting {type(self).__name__}")
-        done = train(table, config, valid=held, observers=progress(not self.verbose))
-        self.model_, self.history_ = done.model, done.result.history
+        self._train(table, held, names, self._task_of(y))
         self.n_features_in_ = table.columns["x"].width
         return self
 
@@ -159,78 +151,26 @@ class Tagger(_Estimator):
         return float((guess == np.concatenate([np.asarray(v) for v in y])).mean())
 
 
-class Forecaster(_Estimator):
+@dataclass(eq=False, repr=False)
+class Forecaster(_Options):
     """The next `horizon` steps of a series (D4). `fit(y)` takes [T], [T, C] or a list of them; `predict()` goes on."""
 
-    _task = "forecasting"
+    _: KW_ONLY
+    horizon: int = 1
+    lookback: int | None = None
+    channels: str = "shared"
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
-    def __init__(
-        self,
-        cell: str = "gru",
-        hidden_size: int = 64,
-        layers: int = 1,
-        *,
-        horizon: int = 1,
-        lookback: int | None = None,
-        channels: str = "shared",
-        quantiles: tuple[float, ...] = (0.1, 0.5, 0.9),
-        dropout: float = 0.1,
-        norm: str | None = None,
-        loss: str = "mse",
-        epochs: int = 50,
-        batch_size: int = 32,
-        lr: float = 3e-3,
-        optimizer: str = "adamw",
-        weight_decay: float = 1e-2,
-        schedule: str = "cosine",
-        clip_norm: float | None = 1.0,
-        patience: int | None = 15,
-        valid: float = 0.15,
-        seed: int = 0,
-        device: str = "auto",
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            cell,
-            hidden_size,
-            layers,
-            dropout=dropout,
-            norm=norm,
-            loss=loss,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            schedule=schedule,
-            clip_norm=clip_norm,
-            patience=patience,
-            valid=valid,
-            seed=seed,
-            device=device,
-            verbose=verbose,
-        )
-        self.horizon = horizon
-        self.lookback = lookback
-        self.channels = channels
-        self.quantiles = quantiles
-
-    def fit(self, y: Any, *, valid: Any = None) -> Self:  # type: ignore[override]
+    def fit(self, y: Any, *, valid: Any = None) -> Self:
         """Train on one series [T] or [T, C], or a list of series."""
-        from tidegate.estimator_tables import series_table
-
         table, names = series_table(y)
         held = series_table(valid)[0] if valid is not None else None
-        options = {k: v for k, v in self.get_params().items() if k != "verbose"}
-        config = make_config({**options, "target": names, "task": self._task}, "fitting Forecaster")
-        done = train(table, config, valid=held, observers=progress(not self.verbose))
-        self.model_, self.history_, self._series = done.model, done.result.history, y
+        self._train(table, held, names, "forecasting")
+        self._series = y
         return self
 
     def predict(self, y: Any = None) -> np.ndarray | list[np.ndarray]:
         """Return the steps after `y` (default: after the training series): [S] or [S, C], or a list for a list."""
-        from tidegate.estimator_tables import series_table
-
         check_is_fitted(self, "model_")
         y = self._series if y is None else y
         frame = self.model_.predict(series_table(y)[0])
@@ -243,8 +183,6 @@ class Forecaster(_Estimator):
 
     def score(self, y: Any, _: Any = None) -> float:
         """Return minus the mean absolute error over every window of `y`."""
-        from tidegate.estimator_tables import series_table
-
         if y is None:
             raise ConfigError("scoring a Forecaster", expected="a series", got="None", hint="score(y)")
         return -self.model_.evaluate(series_table(y)[0])["mae"]

@@ -128,7 +128,7 @@ def test_another_model_does_not_resume(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_not_a_number_is_never_the_best() -> None:
-    settings = TrainSettings(epochs=4, device="cpu", monitor="odd", mode="max")
+    settings = TrainSettings(epochs=4, device="cpu", monitor="odd")
     result = fit(Model((float("nan"), 1.0, 3.0, 2.0)), Shuffled(), Shuffled(), settings)
     assert result.best_epoch == 2
     assert result.metrics["odd"] == 3.0

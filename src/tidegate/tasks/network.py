@@ -89,8 +89,8 @@ class Pool(nn.Module):
         """Return where each direction ends: the last real step forward, the first step backward."""
         if not self.bidirectional:
             return last_real_step(x, lengths)
-        forward, backward = x.unflatten(2, (self.groups, 2, -1)).unbind(3)
-        last = last_real_step(forward.flatten(2), lengths).unflatten(1, (self.groups, -1))
+        forward, backward = x.reshape(*x.shape[:2], self.groups, 2, -1).unbind(3)
+        last = last_real_step(forward.flatten(2), lengths).reshape(backward[:, 0].shape)
         return torch.stack([last, backward[:, 0]], dim=2).flatten(1)
 
 

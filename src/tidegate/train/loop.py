@@ -128,7 +128,7 @@ class _Trainer:
                 got=repr(settings.monitor),
                 hint="monitor='loss'",
             )
-        value = figures[settings.monitor] * (1 if settings.mode == "min" else -1)
+        value = figures[settings.monitor] * (1 if _lower_is_better(settings.monitor) else -1)
         progress.values.append(value)
         # A figure that is not a number (no positives yet, say) is never the best.
         best = value < (math.inf if progress.best_value is None else progress.best_value)
@@ -197,6 +197,10 @@ def fit(
     kept = progress.history[progress.best_epoch if settings.restore_best and trainer.best is not None else -1]
     figures = {k.removeprefix("valid_"): v for k, v in kept.items() if k.startswith("valid_")}
     return TrainResult(progress.history, figures, progress.best_epoch, progress.reason)
+
+
+def _lower_is_better(figure: str) -> bool:
+    return figure.rsplit("_", 1)[-1] in ("loss", "mae", "mse", "rmse")
 
 
 def _refuse_non_finite(loss: float, epoch: int, step: int, settings: TrainSettings) -> None:
