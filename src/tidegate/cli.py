@@ -125,7 +125,11 @@ def _train(
             got=f"{sorted(options)}",
             hint="start a new run to change them",
         )
-    done = runs.run(folder, resume=not fresh, observers=progress(quiet or as_json))
+    try:
+        done = runs.run(folder, resume=not fresh, observers=progress(quiet or as_json))
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; to go on: tidegate train --resume {folder}", err=True)
+        raise typer.Exit(130) from None
     model, notes = (done.model, done.notes) if isinstance(done, runs.Trained) else (done, [])
     _tell(notes, quiet or as_json)
     if as_json:
@@ -204,7 +208,7 @@ def _figures(figures: dict[str, float], where: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; 0 done, 1 our fault, 2 the user's input, 130 interrupted."""
+    """Run the command line; 0 done, 1 our fault, 2 the user's input; typer itself makes an interruption 130."""
     try:
         app()
     except InputError as error:
@@ -213,6 +217,3 @@ def main() -> None:
     except TidegateError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
