@@ -100,6 +100,20 @@ def test_the_readme_has_examples() -> None:
     assert any(block.language == "python" for block in blocks_of(ROOT / "README.md"))
 
 
+def test_every_option_and_its_default_is_documented() -> None:
+    from tidegate.config import Config
+
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    table = dict(line[1:].split("|")[:2] for line in text.splitlines() if line.startswith("| `"))
+    documented = {name: default for names, default in table.items() for name in re.findall(r"`(\w+)`", names)}
+    assert set(documented) == set(Config.model_fields)
+    for name, field in Config.model_fields.items():
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            assert float(field.default) in [float(n) for n in re.findall(r"[\d.]+(?:e-\d+)?", documented[name])], name
+        elif isinstance(field.default, str):
+            assert f'"{field.default}"' in documented[name], name
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

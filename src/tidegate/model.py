@@ -16,8 +16,10 @@ from tidegate.blueprint import Blueprint
 from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
 from tidegate.data.horizon import forecast_origins, with_future
+from tidegate.data.infer import TIMESTAMP
 from tidegate.data.loader import Loader
-from tidegate.data.source import open_source
+from tidegate.data.restore import restored
+from tidegate.data.source import Source, open_source
 from tidegate.data.table import Table, load_table
 from tidegate.data.windows import window_origins
 from tidegate.errors import DataError
@@ -39,7 +41,6 @@ class Model:
         self.blueprint, self.network = blueprint, network
         self.metrics = metrics
         self.notes: list[str] = []
-        self._clock: pl.DataType | None = None
 
     def __repr__(self) -> str:
         task, arch = self.blueprint.task, self.blueprint.architecture
@@ -57,13 +58,17 @@ class Model:
         Classification and regression give a row per sequence; tagging one per step; forecasting one per series
         and step ahead, from the end of each series (its last row with any target).
         """
-        table = self._table(data)
+        table, source = self._read(data)
         if isinstance(self.blueprint.task, Forecasting):
-            return self._forecast(table)
-        self._check_names(table)
-        encoded = Encoded(table, self.blueprint.features)
-        loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH, targets=False)
-        return self._per_step(table, loader) if self.blueprint.task.per_step else self._per_sequence(table, loader)
+            frame = self._forecast(table)
+        else:
+            self._check_names(table)
+            encoded = Encoded(table, self.blueprint.features)
+            loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH, targets=False)
+            per_step = self.blueprint.task.per_step
+            frame = self._per_step(table, loader) if per_step else self._per_sequence(table, loader)
+        keys = [name for name in (table.id_name, table.time_name) if name in frame.columns]
+        return frame if source is None else frame.with_columns(restored(source, k, frame[k]) for k in keys)
 
     def evaluate(self, data: Any, *, start: Any = None) -> dict[str, float]:
         """Return the loss and the task's metrics on data with targets.
@@ -75,7 +80,7 @@ class Model:
 
     def score(self, data: Any, *, start: Any = None) -> tuple[dict[str, float], Accumulator]:
         """Return the figures of `evaluate` and the accumulator they came from (a confusion matrix, say)."""
-        table = self._table(data)
+        table, _ = self._read(data)
         self._check_names(table)
         loader = self._truth_loader(table, start)
         total, count, metrics = 0.0, 0, self.network.metrics()
@@ -103,14 +108,13 @@ class Model:
             )
         return self.blueprint.forecasts(encoded, windows, _BATCH)
 
-    def _table(self, data: Any) -> Table:
+    def _read(self, data: Any) -> tuple[Table, Source | None]:
         if isinstance(data, Table):
-            return data
+            return data, None
         plan = self.blueprint.plan
         unused = plan.ignored.keys() - {plan.id, plan.time}
         source = open_source(data, kinds=dict(plan.types), ignore=unused, must_have=False)
-        self._clock = source.columns.get(plan.time or "")
-        return load_table(source, id=plan.id, time=plan.time)
+        return load_table(source, id=plan.id, time=plan.time), source
 
     def _check_names(self, table: Table) -> None:
         self.notes = list(table.notes) + self.blueprint.check(table)
@@ -137,7 +141,7 @@ class Model:
             table.id_name or "sequence": pl.Series(table.ids).gather(np.repeat(np.arange(len(lengths)), lengths))
         }
         if table.time_name:
-            columns[table.time_name] = self._times(table)
+            columns[table.time_name] = _times(table)
         else:
             columns["step"] = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else []
         return pl.DataFrame({**columns, **_joined(parts)})
@@ -157,17 +161,16 @@ class Model:
         if table.id_name:
             columns[table.id_name] = pl.Series(table.ids).gather(owner)
         if table.time_name:
-            columns[table.time_name] = self._times(extended).gather(rows)
+            columns[table.time_name] = _times(extended).gather(rows)
         columns["step"] = np.tile(np.arange(1, task.horizon + 1), len(windows))
         return pl.DataFrame({**columns, **{k: v.reshape(-1) for k, v in decoded.items()}})
 
-    def _times(self, table: Table) -> pl.Series:
-        """Return the time of every row in the type it came in, so that predictions join back."""
-        name = table.time_name or ""
-        values = pl.Series(table.read(name, 0, table.rows))
-        if table.columns[name].type == "timestamp":
-            values = values.cast(pl.Datetime("us"))
-        return values if self._clock is None else values.cast(self._clock)
+
+def _times(table: Table) -> pl.Series:
+    """Return the time of every row."""
+    name = table.time_name or ""
+    values = pl.Series(table.read(name, 0, table.rows))
+    return values.cast(TIMESTAMP) if table.columns[name].type == "timestamp" else values
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

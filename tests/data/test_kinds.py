@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tidegate.data.kinds import Boolean, Category, Number, Timestamp
+from tidegate.data.kinds import Boolean, Category, Number, Timestamp, elapsed
 from tidegate.data.kinds.elapsed import Elapsed, time_gaps
 from tidegate.data.kinds.timestamp import MISSING
 
@@ -61,3 +61,11 @@ def test_elapsed_is_a_feature_only_where_the_clock_is_uneven() -> None:
 def test_time_gaps_start_anew_with_each_sequence() -> None:
     values = np.array([5.0, 6.0, 100.0, 103.0])
     assert time_gaps(values, np.array([False, True, False])).tolist() == [1.0, 0.0, 3.0]
+
+
+def test_elapsed_time_of_a_long_table_is_learnt_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    gaps = np.random.default_rng(0).exponential(5.0, 20_000)
+    monkeypatch.setattr(elapsed, "_MOST_SAMPLED", 1000)
+    kind = Elapsed.fit("t", np.array_split(gaps, 97))
+    assert kind.irregular
+    assert kind.typical == pytest.approx(np.median(gaps), rel=0.1)

@@ -14,6 +14,9 @@ from tidegate.errors import DataError
 from tidegate.registry import did_you_mean
 
 MISSING_TIME = np.iinfo(np.int64).min
+ID_TIMES = "%Y-%m-%dT%H:%M:%S%.6f"
+"""How timestamps are written where they serve as ids."""
+
 MOST_LEVELS = 1_000_000
 """A column of more different strings than this is text: its values are not kept."""
 
@@ -145,9 +148,7 @@ class Encoder:
         if values.dtype.is_float() and bool((values.drop_nulls().drop_nans() % 1 == 0).all()):
             values = values.fill_nan(None).cast(pl.Int64)
         elif not values.dtype.is_integer():
-            values = (
-                values.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f") if values.dtype == TIMESTAMP else values.cast(pl.String)
-            )
+            values = values.dt.to_string(ID_TIMES) if values.dtype == TIMESTAMP else values.cast(pl.String)
         codes = self.ids.codes(values)
         if (codes < 0).any():
             at = int(rows[int((codes < 0).argmax())])

@@ -17,6 +17,8 @@ from tidegate.registry import did_you_mean
 Segments = Sequence[tuple[int, int]]
 """Row ranges [start, stop) of a table, for instance those of the training part."""
 
+_PIECE_ROWS = 1 << 20
+
 _DENSE: dict[str, type[Number | Boolean | Timestamp]] = {
     "number": Number,
     "boolean": Boolean,
@@ -119,7 +121,7 @@ def fit_features(
         kind = _DENSE[info.type].fit(name, info.width, chunks(table, name, segments))
         if kind.width:
             dense.append(kind)
-    elapsed = Elapsed.fit(clock, (_gaps(table, clock, a, b) for a, b in merged(segments))) if clock else None
+    elapsed = Elapsed.fit(clock, (_gaps(table, clock, a, b) for a, b in _pieces(segments))) if clock else None
     features = Features(
         dense=tuple(dense), codes=tuple(codes), elapsed=elapsed if elapsed and elapsed.irregular else None
     )
@@ -133,11 +135,15 @@ def fit_features(
     return features
 
 
-def chunks(table: Table, name: str, segments: Segments, most: int = 1 << 20) -> Iterator[np.ndarray]:
-    """Yield the values of a column in the row ranges, at most `most` at a time."""
+def chunks(table: Table, name: str, segments: Segments) -> Iterator[np.ndarray]:
+    """Yield the values of a column in the row ranges, in pieces of bounded size."""
+    return (table.read(name, start, stop) for start, stop in _pieces(segments))
+
+
+def _pieces(segments: Segments) -> Iterator[tuple[int, int]]:
     for start, stop in merged(segments):
-        for at in range(start, stop, most):
-            yield table.read(name, at, min(at + most, stop))
+        for at in range(start, stop, _PIECE_ROWS):
+            yield at, min(at + _PIECE_ROWS, stop)
 
 
 def _gaps(table: Table, clock: str, start: int, stop: int) -> np.ndarray:
