@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from tidegate.artifact import save_model
 from tidegate.blueprint import Blueprint
 from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
-from tidegate.data.horizon import forecast_origins, with_future
+from tidegate.data.horizon import future, steps_with_truth
 from tidegate.data.infer import TIMESTAMP
 from tidegate.data.loader import Loader
 from tidegate.data.restore import restored
+from tidegate.data.schema import check_columns
 from tidegate.data.source import Source, open_source
 from tidegate.data.table import Table, load_table
 from tidegate.data.windows import window_origins
@@ -26,6 +28,7 @@ from tidegate.errors import DataError
 from tidegate.tasks.base import Accumulator
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
+from tidegate.train.evaluation import evaluate, predictions
 
 _BATCH = 256
 
@@ -82,22 +85,17 @@ class Model:
         """Return the figures of `evaluate` and the accumulator they came from (a confusion matrix, say)."""
         table, _ = self._read(data)
         self._check_names(table)
-        loader = self._truth_loader(table, start)
-        total, count, metrics = 0.0, 0, self.network.metrics()
-        for batch, prediction in self._run(loader):
-            loss, n = self.network.loss(batch, prediction)
-            total, count = total + float(loss), count + int(n)
-            metrics.update(batch, prediction)
-        return {"loss": total / max(count, 1), **metrics.compute()}, metrics
+        return evaluate(self.network, self._truth_loader(table, start), f"evaluating on {table.name}")
 
     def _truth_loader(self, table: Table, start: Any) -> Loader:
         encoded = Encoded(table, self.blueprint.features)
         task = self.blueprint.task
         if not isinstance(task, Forecasting):
             return self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH)
+        check_columns(table, task.targets, "targets")
         begin = np.zeros(len(table.ids), np.int64) if start is None else _steps_before(table, start)
         windows = window_origins(
-            table.offsets, begin, np.diff(table.offsets), task.horizon, min(task.lookback, task.horizon)
+            table.offsets, begin, steps_with_truth(table, task.targets), task.horizon, min(task.lookback, task.horizon)
         )
         if not len(windows):
             raise DataError(
@@ -120,16 +118,11 @@ class Model:
         self.notes = list(table.notes) + self.blueprint.check(table)
 
     def _run(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
-        device = next(self.network.parameters()).device
-        self.network.eval()
-        with torch.inference_mode():
-            for batch in loader.batches():
-                there = batch.to(device)
-                yield there, self.network(there)
+        return predictions(self.network, loader)
 
     def _per_sequence(self, table: Table, loader: Loader) -> pl.DataFrame:
         parts = [self.network.task.decode(prediction) for _, prediction in self._run(loader)]
-        return pl.DataFrame({table.id_name or "sequence": table.ids, **_joined(parts)})
+        return _beside({table.id_name or "sequence": table.ids}, _joined(parts))
 
     def _per_step(self, table: Table, loader: Loader) -> pl.DataFrame:
         parts = []
@@ -137,33 +130,36 @@ class Model:
             real = torch.arange(prediction.shape[1], device=prediction.device) < batch.lengths[:, None]
             parts.append(self.network.task.decode(prediction[real]))
         lengths = np.diff(table.offsets)
-        columns: dict[str, Any] = {
+        keys: dict[str, Any] = {
             table.id_name or "sequence": pl.Series(table.ids).gather(np.repeat(np.arange(len(lengths)), lengths))
         }
         if table.time_name:
-            columns[table.time_name] = _times(table)
+            keys[table.time_name] = _times(table)
         else:
-            columns["step"] = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else []
-        return pl.DataFrame({**columns, **_joined(parts)})
+            keys["step"] = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else []
+        return _beside(keys, _joined(parts))
 
     def _forecast(self, table: Table) -> pl.DataFrame:
         task = self.blueprint.task
         assert isinstance(task, Forecasting)
         known = self.blueprint.known.names if self.blueprint.known else ()
-        extended, origins = with_future(table, task.targets, task.horizon, known)
-        self._check_names(extended)
-        windows = forecast_origins(extended, origins)
-        loader = self.blueprint.forecasts(Encoded(extended, self.blueprint.features), windows, _BATCH)
+        check_columns(table, task.targets, "targets")
+        self._check_names(table)
+        plan = self.blueprint.plan
+        ahead = future(table, task.targets, task.lookback, task.horizon, plan.static, known)
+        encoded = Encoded(ahead.table, self.blueprint.features)
+        loader = self.blueprint.forecasts(encoded, ahead.windows(), _BATCH)
         decoded = _joined([task.decode(prediction) for _, prediction in self._run(loader)])
-        rows = (origins[:, None] + np.arange(task.horizon)).ravel()
-        owner = np.repeat(np.arange(len(windows)), task.horizon)
-        columns: dict[str, Any] = {}
-        if table.id_name:
-            columns[table.id_name] = pl.Series(table.ids).gather(owner)
+        rows = (ahead.origins[:, None] + np.arange(task.horizon)).ravel()
+        keys: dict[str, Any] = {}
+        if table.id_name or len(table.ids) > 1:
+            keys[table.id_name or "sequence"] = pl.Series(table.ids).gather(
+                np.repeat(range(len(table.ids)), task.horizon)
+            )
         if table.time_name:
-            columns[table.time_name] = _times(extended).gather(rows)
-        columns["step"] = np.tile(np.arange(1, task.horizon + 1), len(windows))
-        return pl.DataFrame({**columns, **{k: v.reshape(-1) for k, v in decoded.items()}})
+            keys[table.time_name] = _times(ahead.table).gather(rows)
+        keys["step"] = np.tile(np.arange(1, task.horizon + 1), len(table.ids))
+        return _beside(keys, {k: v.reshape(-1) for k, v in decoded.items()})
 
 
 def _times(table: Table) -> pl.Series:
@@ -173,17 +169,33 @@ def _times(table: Table) -> pl.Series:
     return values.cast(TIMESTAMP) if table.columns[name].type == "timestamp" else values
 
 
+def _beside(keys: dict[str, Any], predicted: dict[str, np.ndarray]) -> pl.DataFrame:
+    """Join key columns and predictions; a key we named ourselves gives way to a target of that name."""
+    return pl.DataFrame({(f"{k}_number" if k in predicted else k): v for k, v in keys.items()} | predicted)
+
+
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def _steps_before(table: Table, start: Any) -> np.ndarray:
     """Return for each sequence how many of its steps lie before the time `start`, [N]."""
-    if not table.time_name:
-        raise DataError("evaluating from start=", expected="a table with a time column", got="none", hint="time=")
-    if table.columns[table.time_name].type == "timestamp":
-        start = np.datetime64(start, "us").astype(np.int64)
-    values = table.read(table.time_name, 0, int(table.offsets[-1]))
-    return np.array(
-        [np.searchsorted(values[a:b], start) for a, b in zip(table.offsets[:-1], table.offsets[1:], strict=True)]
-    )
+    doing, name = f"evaluating {table.name} from start={start!r}", table.time_name
+    if not name:
+        raise DataError(doing, expected="a table with a time column", got="none", hint="train with time=")
+    stamped = table.columns[name].type == "timestamp"
+    try:
+        begin = int(np.datetime64(start, "us").astype(np.int64)) if stamped else float(start)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            doing,
+            expected="a timestamp" if stamped else f"a number, as in column {name!r}",
+            got=str(error),
+            hint='start="2024-05-01"' if stamped else "start=100",
+        ) from None
+
+    def moment(row: int) -> Any:
+        return table.read(name, row, row + 1)[0]
+
+    bounds = zip(table.offsets[:-1].tolist(), table.offsets[1:].tolist(), strict=True)
+    return np.array([bisect_left(range(b), begin, a, key=moment) - a for a, b in bounds], np.int64)

@@ -10,8 +10,9 @@ import numpy as np
 from tidegate.blueprint import Blueprint
 from tidegate.config import Config
 from tidegate.data.features import Encoded, Features, Segments, fit_features
+from tidegate.data.horizon import steps_with_truth
 from tidegate.data.loader import Loader
-from tidegate.data.schema import Schema, infer_schema
+from tidegate.data.schema import Schema, check_columns, infer_schema
 from tidegate.data.split import cut_by_fraction, split_by_id
 from tidegate.data.table import Table
 from tidegate.data.windows import window_origins
@@ -119,16 +120,19 @@ def _sequence_task(table: Table, plan: Schema, classes: Any, train_part: np.ndar
 
 
 def _prepare_forecasts(table: Table, config: Config, plan: Schema, valid: Table | None) -> Prepared:
-    lengths = np.diff(table.offsets)
+    lengths = steps_with_truth(table, plan.targets)
     horizon = config.horizon or max(1, min(24, int(lengths.max()) // 10))
     lookback = config.lookback or _default_lookback(int(np.median(lengths)), horizon)
     cut = lengths if valid else cut_by_fraction(lengths, config.valid, horizon)
     segments: Segments = [(int(a), int(a + c)) for a, c in zip(table.offsets[:-1], cut, strict=True)]
     least = min(lookback, max(1, horizon))
     train_windows = window_origins(table.offsets, np.zeros_like(cut), cut, horizon, least)
-    source = valid or table
-    begin = np.zeros(len(valid.ids), np.int64) if valid else cut
-    valid_windows = window_origins(source.offsets, begin, np.diff(source.offsets), horizon, least)
+    if valid:
+        check_columns(valid, plan.targets, "targets")
+        ends = steps_with_truth(valid, plan.targets)
+        valid_windows = window_origins(valid.offsets, np.zeros_like(ends), ends, horizon, least)
+    else:
+        valid_windows = window_origins(table.offsets, cut, lengths, horizon, least)
     if not len(train_windows) or not len(valid_windows):
         raise DataError(
             f"making forecasting windows of {table.name}",

@@ -179,7 +179,8 @@ def is_missing(info: ColumnInfo, values: np.ndarray) -> np.ndarray:
         return np.asarray(values < 0)
     if info.type == "timestamp":
         return np.asarray(values == MISSING)
-    return np.isnan(values).reshape(len(values), -1).any(axis=1)
+    gone = np.isnan(values)
+    return gone if gone.ndim == 1 else np.asarray(gone.any(axis=1))
 
 
 class Encoded:

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from tidegate.data.batch import Batch
 from tidegate.data.loader import Loader
-from tidegate.tasks.base import Accumulator, target_of
+from tidegate.tasks.base import target_of
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
 from tidegate.tasks.regression import Regression
-
-
-def predictions(network: Network, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield every batch with its prediction; the network is left in evaluation mode."""
-    device = next(network.parameters()).device
-    network.eval()
-    with torch.inference_mode():
-        for batch in loader.batches():
-            there = batch.to(device)
-            yield there, network(there)
-
-
-def counts(network: Network, loader: Loader) -> Accumulator:
-    """Return the task's accumulator after the whole validation part."""
-    metrics = network.metrics()
-    for batch, prediction in predictions(network, loader):
-        metrics.update(batch, prediction)
-    return metrics
+from tidegate.train.evaluation import predictions
 
 
 def numbers(network: Network, loader: Loader, task: Regression) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,14 @@ import numpy as np
 from tidegate.data.loader import Forecasts as Windows
 from tidegate.data.loader import Loader
 from tidegate.report import figures
-from tidegate.report.evidence import Example, Forecasts, counts, forecasts, numbers
+from tidegate.report.evidence import Example, Forecasts, forecasts, numbers
 from tidegate.report.markup import Cell, Plots, share, table
 from tidegate.tasks.base import Task
 from tidegate.tasks.classification import Classification, ConfusionCounts, LabelCounts, MultiLabel
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
 from tidegate.tasks.regression import Regression
+from tidegate.train.evaluation import evaluate
 
 _POINTS, _TARGETS, _BINS = 2000, 3, 40
 
@@ -23,11 +24,11 @@ _POINTS, _TARGETS, _BINS = 2000, 3, 40
 def pictures(network: Network, valid: Loader, task: Task, plots: Plots) -> str:
     """Return the task's part of the page."""
     if isinstance(task, Classification):
-        found = counts(network, valid)
+        _, found = evaluate(network, valid, "drawing the report")
         assert isinstance(found, ConfusionCounts)
         return _classes(found, plots, "steps" if task.per_step else "sequences")
     if isinstance(task, MultiLabel):
-        labels = counts(network, valid)
+        _, labels = evaluate(network, valid, "drawing the report")
         assert isinstance(labels, LabelCounts)
         return _labels(labels)
     if isinstance(task, Regression):

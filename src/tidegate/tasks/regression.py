@@ -51,15 +51,20 @@ class ErrorSums:
         self.truth_square += known.square().sum(0)
 
     def compute(self) -> dict[str, float]:
-        """Return MAE and RMSE in the target's units (averaged over targets), R², and MSE and MAE in standard units."""
-        count = self.count.clamp(min=1)
-        mae, mse = self.absolute / count, self.square / count
-        variance = self.truth_square / count - (self.truth / count).square()
-        total = self.count.sum().clamp(min=1)
+        """Return MAE and RMSE in the target's units and R², averaged over targets; MSE and MAE in standard units.
+
+        A target without any truth is left out. Where truths are all equal R² is 1 for a perfect guess, else 0.
+        """
+        seen = self.count > 0
+        count = self.count[seen]
+        mae, mse, std = self.absolute[seen] / count, self.square[seen] / count, self.std[seen]
+        variance = self.truth_square[seen] / count - (self.truth[seen] / count).square()
+        r2 = torch.where(variance > 1e-12, 1 - mse / variance.clamp(min=1e-12), (mse == 0).double())
+        total = count.sum()
         return {
-            "mae": float((mae * self.std).mean()),
-            "rmse": float((mse.sqrt() * self.std).mean()),
-            "r2": float((1 - mse / variance.clamp(min=1e-12)).mean()),
+            "mae": float((mae * std).mean()),
+            "rmse": float((mse.sqrt() * std).mean()),
+            "r2": float(r2.mean()),
             "scaled_mse": float(self.square.sum() / total),
             "scaled_mae": float(self.absolute.sum() / total),
         }

@@ -18,6 +18,7 @@ from tidegate.errors import ConfigError, TidegateError
 from tidegate.files import canonical_json, sha256
 from tidegate.train.checkpoint import Checkpointer, Progress, copied
 from tidegate.train.clip import clip_gradients
+from tidegate.train.evaluation import evaluate
 from tidegate.train.events import Announcer, EpochEnd, Observer, Step, TrainEnd, TrainStart
 from tidegate.train.optim import learning_rate, make_optimizer, plateau_factor
 from tidegate.train.parallel import make_accelerator
@@ -100,23 +101,6 @@ class _Trainer:
         progress.step, progress.loss_sum, progress.count = 0, 0.0, 0
         return float(loss_sum) / max(int(count), 1)
 
-    def evaluate(self, loader: LoaderLike) -> dict[str, float]:
-        """Return the mean loss and the model's metrics: sums and counts, divided once."""
-        device = self.accelerator.device
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        count = torch.zeros((), dtype=torch.int64, device=device)
-        metrics = self.raw.metrics()  # type: ignore[operator]
-        self.model.eval()
-        with torch.no_grad():
-            for batch in loader.batches(0):
-                there = batch if device.type == "cpu" else batch.to(device)
-                prediction = self.model(there)
-                loss, n = self.raw.loss(there, prediction)  # type: ignore[operator]
-                loss_sum += loss
-                count += n
-                metrics.update(there, prediction)
-        return {"loss": float(loss_sum) / max(int(count), 1), **metrics.compute()}
-
     def judge(self, train_loss: float, metrics: dict[str, float], seconds: float, rate: float) -> None:
         """Record the epoch, keep its weights if they are the best so far, and decide whether to go on."""
         progress, settings = self.progress, self.settings
@@ -182,7 +166,9 @@ def fit(
         while progress.reason is None:
             start = time.monotonic()
             train_loss = trainer.train_epoch(train, checkpointer)
-            metrics = trainer.evaluate(valid) if valid is not None else {}
+            metrics = (
+                evaluate(model, valid, f"validating after epoch {progress.epoch + 1}")[0] if valid is not None else {}
+            )
             rate = float(trainer.optimizer.param_groups[0]["lr"])
             trainer.judge(train_loss, metrics, time.monotonic() - start, rate)
             if checkpointer:
