@@ -105,7 +105,7 @@ def _sequence_task(table: Table, plan: Schema, classes: Any, train_part: np.ndar
             raise DataError(
                 f"reading labels of {table.name}",
                 expected="0 and 1 (or false and true)",
-                got=repr(values[~np.isin(values, (0, 1))][0]),
+                got=str(values[~np.isin(values, (0, 1))][0]),
                 hint="task='regression'",
             )
         return MultiLabel(targets=plan.targets)
