@@ -153,3 +153,13 @@ def test_labels_must_be_zero_or_one() -> None:
     frame = runs().with_columns(a=pl.col("run") % 2, b=pl.col("run") % 3)
     with pytest.raises(InputError, match=r"expected 0 and 1 .*; got 2\.0"):
         prepared(frame, target=("a", "b"), task="multilabel")
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 0])
+def test_gaps_do_not_reach_from_one_sequence_into_the_next(limit: int) -> None:
+    frame = runs().with_columns(t=pl.col("run") * 1000 + pl.col("t") ** 2)
+    found = prepared(frame, target="c", limit=limit)
+    assert found.blueprint.features.elapsed is not None
+    for batch in found.train.batches(0):
+        gaps = torch.expm1(batch.dense[..., -1]) * found.blueprint.features.elapsed.typical
+        torch.testing.assert_close(gaps, torch.tensor([0.0, 1.0, 3.0, 5.0, 7.0, 9.0]).expand_as(gaps))
