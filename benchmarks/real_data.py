@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
-from archives import DATA, archive
+from _archives import DATA, archive
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 

@@ -28,7 +28,7 @@ LAYERS: list[tuple[str, ...]] = [
         "blueprint", "prepare", "artifact", "model", "estimator_tables", "inspection", "run",
         "api", "estimators", "tune", "export", "serve",
     ),
-    ("demo", "bench", "progress"),
+    ("demo", "bench"),
     ("cli",),
     ("__main__",),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tidegate.config import make_config
-from tidegate.run import REPORT, Trained, run, start_run
+from tidegate.run import CONFIG, REPORT, Trained, run, start_run
 from tidegate.train.progress import progress
 
 FOLDER = Path("demo-output")
@@ -60,8 +60,7 @@ def lynx_frame() -> pl.DataFrame:
 
 def main() -> None:
     """Train a classifier and a forecaster; print test figures and where the reports are."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
+    FOLDER.mkdir(exist_ok=True)
     train, test = digits_frames()
     train.write_csv(FOLDER / "digits_train.csv")
     test.write_csv(FOLDER / "digits_test.csv")
@@ -85,6 +84,8 @@ def main() -> None:
 
 def _train(name: str, options: dict[str, object]) -> Trained:
     folder = FOLDER / name
+    if (folder / CONFIG).exists():
+        shutil.rmtree(folder)
     start_run(folder, str(FOLDER / f"{name}_train.csv"), None, make_config(options))
     done = run(folder, resume=False, observers=progress(False))
     if not isinstance(done, Trained):
