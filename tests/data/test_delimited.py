@@ -23,7 +23,7 @@ def read(path: Path, **options: object) -> pl.DataFrame:
     return pl.concat(open_source(path, **options).chunks())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1, max_size=12),
     size=st.integers(1, 40),

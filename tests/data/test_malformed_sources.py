@@ -140,7 +140,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
     "unknown time": ({"minute": [1], "x": [2]}, {"time": "minutes"}, ["time=", "'minutes'", "did you mean 'minute'"]),
     "one column for both": ({"i": [1], "x": [2]}, {"id": "i", "time": "i"}, ["id=", "time=", "'i'"]),
     "text as time": ({"t": ["noon", "dusk"]}, {"time": "t"}, ["time=", "'t'", "'noon'", "row 1"]),
-    "missing id": ({"i": ["a", "NA"], "x": [1, 2]}, {"id": "i"}, ["'i'", "row 2"]),
+    "missing id": ({"i": ["a", " "], "x": [1, 2]}, {"id": "i"}, ["'i'", "row 2"]),
     "missing time": ({"t": [1.0, 2.0, np.nan]}, {"time": "t"}, ["'t'", "row 3"]),
     "null time": ({"t": [1, None]}, {"time": "t"}, ["'t'", "row 2"]),
     "duplicate time": ({"t": [5, 1, 5]}, {"time": "t"}, ["duplicate time 5", "rows 1 and 3"]),
@@ -150,6 +150,16 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
     "empty list": ({"a": [[1], []]}, {}, ["'a'", "row 2"]),
     "null list": ({"a": [[1], None]}, {}, ["'a'", "row 2"]),
     "unequal vectors": ({"a": [[[1, 2]], [[1, 2], [1]]]}, {}, ["'a'", "row 2", "vectors of 2"]),
+    "one id in two rows": (
+        {"k": ["p", "q", "p"], "x": [[1, 2], [3], [4]]},
+        {"id": "k"},
+        ["two rows of k 'p'", "rows 1 and 3"],
+    ),
+    "huge time": (
+        {"t": pl.Series([1, 2**63], dtype=pl.UInt64)},
+        {"time": "t"},
+        ["9223372036854775808", "'t'", "row 2"],
+    ),
     "duplicate time in a list": ({"t": [[1], [2, 2]]}, {"time": "t"}, ["duplicate time 2", "row 2"]),
 }  # fmt: skip
 
@@ -171,4 +181,4 @@ def test_kinds_must_exist_and_hold(tmp_path: Path) -> None:
         open_source({"x": ["1"]}, kinds={"y": "number"})
     (tmp_path / "a.csv").write_text("x,y\n1,1\nb,2\n")
     with pytest.raises(DataError, match=r"'x' of a\.csv.*number.*'b' in row 2 \(line 3\)"):
-        open_source(tmp_path / "a.csv", kinds={"x": "number"})
+        list(open_source(tmp_path / "a.csv", kinds={"x": "number"}).chunks())

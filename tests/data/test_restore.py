@@ -76,6 +76,21 @@ def test_mixed_spellings_become_iso() -> None:
     assert back_and_forth(frame, "time") == ["2024-01-02 00:00:00", "2024-01-03 05:06:00"]
 
 
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [("%Y-%m-%d", "%Y-%m-%d %H:%M"), ("%Y-%m", "%Y-%m-%d"), ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")],
+)
+def test_a_spelling_that_later_rows_do_not_share_truncates_nothing(first: str, later: str) -> None:
+    days = pl.datetime_range(datetime(1900, 1, 1), datetime(2000, 1, 1), "1mo", eager=True)
+    times = days[-1] + pl.Series([timedelta(days=i + 1, hours=i, minutes=7, seconds=9) for i in range(30)])
+    spelled = times.dt.strftime(later)
+    frame = pl.DataFrame({"k": [*days.dt.strftime(first), *spelled], "x": 1.5})
+    found = pl.Series(back_and_forth(frame, "time"))
+    assert len(days) > 1000
+    form = {"%Y-%m-%d": "%Y-%m-%d", "%Y-%m-%d %H:%M": "%Y-%m-%d %H:%M"}.get(later, "%Y-%m-%d %H:%M:%S%.f")
+    assert found[-30:].str.to_datetime("%Y-%m-%d %H:%M:%S").to_list() == spelled.str.to_datetime(form).to_list()
+
+
 def test_durations_and_nested_times() -> None:
     frame = pl.DataFrame({"k": [timedelta(seconds=i) for i in range(5)], "x": [1.0] * 5})
     assert back_and_forth(frame, "time") == frame["k"].to_list()

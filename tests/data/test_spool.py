@@ -66,7 +66,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "BUCKET_BYTES", 600)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     sequences=st.integers(1, 12),
@@ -87,7 +87,7 @@ def test_disk_equals_memory(seed: int, sequences: int, most: int, shuffled: bool
         assert_same(memory, disk)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), sequences=st.integers(1, 12))
 def test_rows_are_those_of_polars_sorted(seed: int, sequences: int) -> None:
     frame = long_table(seed, sequences, 20, shuffled=True)

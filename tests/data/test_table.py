@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tidegate.data import source
+from tidegate.data.restore import restored
 from tidegate.data.source import open_source
 from tidegate.data.table import Table, load_table
 
@@ -71,16 +73,33 @@ def test_what_columns_hold(limit: int) -> None:
     np.testing.assert_array_equal(table.read("ok", 0, 3), [1, np.nan, 0])
     assert (column(table, "w"), table.read("w", 0, 1).dtype) == ([0, -1, 1], np.int32)
     assert column(table, "at") == [1_000_000, LEAST, LEAST]
-    found = {c.name: (c.type, c.levels, c.missing, c.constant) for c in table.columns.values()}
+    found = {c.name: (c.type, c.levels, c.missing, c.patchy) for c in table.columns.values()}
     assert found == {
-        "id": ("category", ("a", "b"), 0, True),
-        "n": ("number", None, 1, False),
-        "w": ("category", ("dry", "wet"), 1, False),
-        "ok": ("boolean", None, 1, False),
-        "at": ("timestamp", None, 2, False),
-        "site": ("category", ("s", "r"), 0, True),
-        "none": ("number", None, 3, True),
+        "id": ("category", ("a", "b"), 0, False),
+        "n": ("number", None, 1, True),
+        "w": ("category", ("dry", "wet"), 1, True),
+        "ok": ("boolean", None, 1, True),
+        "at": ("timestamp", None, 2, True),
+        "site": ("category", ("s", "r"), 0, False),
+        "none": ("number", None, 3, False),
     }
+
+
+def test_a_value_written_in_some_rows_is_constant_and_patchy(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_CHUNK_ROWS", 2)
+    table = load(
+        {
+            "id": ["a"] * 5 + ["b"] * 3,
+            "label": [None, "u", None, None, "u", "v", None, None],
+            "other": [None, "u", None, None, "v", "v", None, None],
+            "number": [1.5, None, 1.5, None, None, 2.0, 2.0, None],
+            "plain": [1.0] * 5 + [None] * 3,
+        },
+        limit,
+        id="id",
+    )
+    assert {n for n, c in table.columns.items() if c.constant} == {"id", "label", "number", "plain"}
+    assert {n for n, c in table.columns.items() if c.patchy} == {"label", "other", "number"}
 
 
 def test_nested_table(limit: int) -> None:
@@ -125,6 +144,89 @@ def test_one_value_a_step_is_no_vector(limit: int) -> None:
 )
 def test_ids_keep_their_value(ids: list[object], expected: list[object], limit: int) -> None:
     assert load({"id": ids, "x": [1, 2]}, limit, id="id").ids == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ([7.0, 8.0, 7.5, 7.0], ["7.0", "8.0", "7.5"]),
+        ([7.0, 8.0, 9.0, 7.0], [7, 8, 9]),
+        ([1e20, 8.0, 9.0, 1e20], ["1e+20", "8.0", "9.0"]),
+        (pl.Series([1.1, 2, 2, 1.1], dtype=pl.Float32), ["1.1", "2.0"]),
+    ],
+)
+def test_ids_of_floats_are_of_one_type(
+    ids: object, expected: list[object], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_CHUNK_ROWS", 2)
+    assert load({"id": ids, "x": [1, 2, 3, 4]}, limit, id="id").ids == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["1.1", "1.10", "1.1"], ["1.1", "1.10"]),
+        (["12345678901234567890", "12345678901234567891"], ["12345678901234567890", "12345678901234567891"]),
+        (["7", "-8", "9223372036854775807"], [7, -8, 9223372036854775807]),
+        (["7", "07", "+7", "7.0"], ["7", "07", "+7", "7.0"]),
+        (["1", "2", "NA", "None", "?"], ["1", "2", "NA", "None", "?"]),
+        (["1e5", "12e400", "5"], ["1e5", "12e400", "5"]),
+        ([*map(str, range(30)), "12b"], [*map(str, range(30)), "12b"]),
+        (["yes", "Yes", "no"], ["yes", "Yes", "no"]),
+        (["2020-01-01", "2020-01-01 00:00"], ["2020-01-01", "2020-01-01 00:00"]),
+    ],
+)
+def test_ids_in_a_text_file_that_differ_stay_different(
+    ids: list[str], expected: list[object], limit: int, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("id,x\n" + "".join(f"{v},1\n" for v in ids))
+    opened = open_source(tmp_path / "t.csv")
+    table = load_table(opened, id="id", memory_limit_bytes=limit)
+    assert table.ids == expected
+    assert restored(opened, "id", pl.Series(table.ids)).to_list() == expected
+
+
+def test_decimal_ids_keep_their_digits(limit: int) -> None:
+    ids = pl.Series(["12345678901234567890", "12345678901234567891"]).cast(pl.Decimal(20, 0))
+    opened = open_source({"id": ids, "x": [1, 2]})
+    table = load_table(opened, id="id", memory_limit_bytes=limit)
+    assert restored(opened, "id", pl.Series(table.ids)).to_list() == ids.to_list()
+
+
+def test_whole_number_times_keep_their_digits(limit: int, tmp_path: Path) -> None:
+    times = [1_700_000_000_000_000_003, 1_700_000_000_000_000_001, 1_700_000_000_000_000_002]
+    pl.DataFrame({"t": times, "x": [3, 1, 2]}).write_csv(tmp_path / "t.csv")
+    for data in (tmp_path / "t.csv", {"t": times, "x": [3, 1, 2]}):
+        opened = open_source(data)
+        table = load_table(opened, time="t", memory_limit_bytes=limit)
+        assert table.read("t", 0, 3).dtype == np.int64
+        assert restored(opened, "t", pl.Series(table.read("t", 0, 3))).to_list() == sorted(times)
+        assert column(table, "x") == [1, 2, 3]
+
+
+VECTORS = {"x": pl.Series([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=pl.Array(pl.Float64, 2))}
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ({"k": ["p", "p", "q"]}, {"id": "k"}),
+        ({"k": ["p", "p", "q"], "t": [0, 1, 0]}, {"id": "k", "time": "t"}),
+        ({"t": [0, 1, 2]}, {"time": "t"}),
+    ],
+)
+def test_arrays_beside_single_ids_and_times_are_vectors(
+    columns: dict[str, object], options: dict[str, str], limit: int
+) -> None:
+    table = load(columns | VECTORS, limit, **options)
+    assert (table.rows, table.columns["x"].width) == (3, 2)
+    np.testing.assert_array_equal(table.read("x", 0, 3), [[1, 2], [3, 4], [5, 6]])
+
+
+def test_arrays_of_which_a_row_is_a_sequence_stay_nested(limit: int) -> None:
+    table = load({"k": ["p", "q", "r"]} | VECTORS, limit, id="k")
+    assert (table.ids, table.offsets.tolist()) == (["p", "q", "r"], [0, 2, 4, 6])
+    assert load(VECTORS, limit).offsets.tolist() == [0, 2, 4, 6]
 
 
 def test_times_may_be_dates(limit: int) -> None:

@@ -37,7 +37,7 @@ class Levels:
     """Different values of a column, numbered in order of first appearance."""
 
     def __init__(self) -> None:
-        self.index: dict[str | int, int] = {}
+        self.index: dict[str | int | float, int] = {}
 
     def codes(self, values: pl.Series) -> np.ndarray:
         """Return int32 codes, -1 for null, after adding the values not seen before."""
@@ -139,14 +139,23 @@ class Encoder:
             )
         return counts[first]
 
+    def id_values(self) -> list[str | int]:
+        """Return the ids found, in order of first appearance; floats as whole numbers if all are, as text if not."""
+        found = list(self.ids.index)
+        if self.id is None or not (dtype := self.source.columns[self.id]).is_float():
+            return found  # type: ignore[return-value]
+        values = pl.Series(found, dtype=dtype)
+        whole = bool(((values % 1 == 0) & (values.abs() < 2.0**63)).all())
+        return values.cast(pl.Int64 if whole else pl.String).to_list()
+
     def _sequence(self, flat: pl.DataFrame, rows: np.ndarray, number: np.ndarray | None) -> np.ndarray:
         if number is not None:
             return np.asarray(number[rows])
         if self.id is None:
             return rows if self.source.nested else np.zeros(rows.size, np.int64)
         values = flat[self.id]
-        if values.dtype.is_float() and bool((values.drop_nulls().drop_nans() % 1 == 0).all()):
-            values = values.fill_nan(None).cast(pl.Int64)
+        if values.dtype.is_float():
+            values = values.fill_nan(None)
         elif not values.dtype.is_integer():
             values = values.dt.to_string(ID_TIMES) if values.dtype == TIMESTAMP else values.cast(pl.String)
         codes = self.ids.codes(values)
@@ -157,6 +166,15 @@ class Encoder:
                 expected="an id in every row",
                 got=f"a missing value in column {self.id!r}, row {at + 1}",
                 hint="fill it in or drop the row",
+            )
+        if self.source.nested and (codes != rows).any():
+            # Ids are numbered as they appear: as long as all differ, the number of an id is that of its row.
+            at = int((codes != rows).argmax())
+            raise DataError(
+                f"reading ids of {self.source.name}",
+                expected="each id once, in a table whose rows hold whole sequences",
+                got=f"two rows of {self.id} {values[at]!r}: rows {int(codes[at]) + 1} and {int(rows[at]) + 1}",
+                hint="join their lists, or leave id= out to number the rows",
             )
         return codes.astype(np.int64)
 
@@ -172,11 +190,22 @@ class Encoder:
                 hint="fill it in or drop the row",
             )
         if values.dtype == TIMESTAMP or values.dtype.is_integer():
-            return values.cast(pl.Int64).to_numpy()
+            whole = values.cast(pl.Int64, strict=False)
+            if whole.null_count():
+                at = int(whole.is_null().arg_max() or 0)
+                raise DataError(
+                    f"reading times of {self.source.name}",
+                    expected="whole numbers below 2^63",
+                    got=f"{values[at]} in column {self.time!r}, row {int(rows[at]) + 1}",
+                    hint="count from a later start, or in a larger unit",
+                )
+            return whole.to_numpy()
         return values.cast(pl.Float64).to_numpy()
 
     def _array(self, values: pl.Series, name: str, rows: np.ndarray) -> np.ndarray:
         kind = self.types[name]
+        if name == self.time:
+            return self._clock(values, rows)
         if isinstance(values.dtype, pl.List | pl.Array):
             return self._vectors(values, name, rows)
         if kind == "category":

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from tidegate.data.grouping import missing_rows
 from tidegate.data.kinds import Boolean, Category, DenseKind, Number, Timestamp
 from tidegate.data.kinds.elapsed import Elapsed, time_gaps
-from tidegate.data.kinds.timestamp import MISSING
 from tidegate.data.table import ColumnInfo, Table
 from tidegate.errors import ConfigError, DataError
 from tidegate.registry import did_you_mean
@@ -175,12 +175,7 @@ def merged(segments: Segments) -> Iterator[tuple[int, int]]:
 
 def is_missing(info: ColumnInfo, values: np.ndarray) -> np.ndarray:
     """Return booleans [n], true where a value (or any part of a vector) is missing."""
-    if info.type in ("category", "text"):
-        return np.asarray(values < 0)
-    if info.type == "timestamp":
-        return np.asarray(values == MISSING)
-    gone = np.isnan(values)
-    return gone if gone.ndim == 1 else np.asarray(gone.any(axis=1))
+    return missing_rows(values, info.type)
 
 
 class Encoded:

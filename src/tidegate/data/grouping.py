@@ -33,12 +33,16 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Columns in order; `counts` [N] rows a sequence, `missing` rows a column, columns `changing` within a sequence."""
+    """Columns in order; `counts` [N] rows a sequence, `missing` rows a column.
+
+    Columns in `changing` have several values within some sequence, those in `patchy` have one in some of its rows only.
+    """
 
     counts: np.ndarray
     storage: Mapping[str, Storage]
     missing: dict[str, int]
     changing: set[str]
+    patchy: set[str]
     notes: list[str]
 
 
@@ -54,16 +58,20 @@ def group_in_memory(encoder: Encoder) -> Grouped:
     if clock is not None:
         check_repeats(sequence, clock, rows, encoder)
     same = sequence[1:] == sequence[:-1]
-    storage, missing, changing = {}, {}, set()
+    storage, missing, changing, patchy = {}, {}, set(), set()
     for name, kind in encoder.types.items():
         values = np.concatenate([p.columns.pop(name) for p in pieces])
         if order is not None:
             values = values[order]
         values.flags.writeable = False
-        storage[name], missing[name] = InMemory(values), count_missing(values, kind)
-        if changes(values)[same].any():
+        gone = missing_rows(values, kind)
+        storage[name], missing[name] = InMemory(values), int(gone.sum())
+        seen = seen_rows(values, gone)
+        if changes(values[seen], sequence[seen]):
             changing.add(name)
-    return Grouped(np.bincount(sequence), storage, missing, changing, notes)
+        if (gone[1:] != gone[:-1])[same].any():
+            patchy.add(name)
+    return Grouped(np.bincount(sequence), storage, missing, changing, patchy, notes)
 
 
 def sort_order(sequence: np.ndarray, clock: np.ndarray | None) -> tuple[list[str], np.ndarray | None]:
@@ -87,7 +95,7 @@ def check_repeats(sequence: np.ndarray, clock: np.ndarray, rows: np.ndarray, enc
         return
     at = int(same.argmax())
     first, second = sorted((int(rows[at]) + 1, int(rows[at + 1]) + 1))
-    owner = list(encoder.ids.index)[int(sequence[at])] if encoder.id else int(sequence[at])
+    owner = encoder.id_values()[int(sequence[at])] if encoder.id else int(sequence[at])
     where = f"rows {first} and {second}" if first != second else f"two steps of row {first}"
     value = np.datetime64(int(clock[at]), "us") if encoder.types[encoder.time or ""] == "timestamp" else clock[at]
     raise DataError(
@@ -100,20 +108,24 @@ def check_repeats(sequence: np.ndarray, clock: np.ndarray, rows: np.ndarray, enc
     )
 
 
-def changes(values: np.ndarray) -> np.ndarray:
-    """Return [n − 1] booleans: true where a value differs from the one before; missing equals missing."""
-    before, after = values[:-1], values[1:]
-    differ = before != after
-    if values.dtype.kind == "f":
-        differ &= ~(np.isnan(before) & np.isnan(after))
-    return np.asarray(differ if differ.ndim == 1 else differ.any(axis=1))
+def changes(values: np.ndarray, sequence: np.ndarray) -> bool:
+    """Say whether neighbouring `values` [n] differ within a sequence; a missing part of a vector equals another."""
+    differ = values[1:] != values[:-1]
+    if values.ndim > 1:
+        differ = (differ & ~(np.isnan(values[1:]) & np.isnan(values[:-1]))).any(axis=1)
+    return bool((differ & (sequence[1:] == sequence[:-1])).any())
 
 
-def count_missing(values: np.ndarray, kind: str) -> int:
-    """Count rows without a value (for vectors: without any part of it)."""
+def seen_rows(values: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """Return booleans [n], true where rows are to be compared: those not `gone`, and all of vectors."""
+    return ~gone if values.ndim == 1 else np.ones_like(gone)
+
+
+def missing_rows(values: np.ndarray, kind: str) -> np.ndarray:
+    """Return booleans [n], true where a row has no value (of a vector: lacks any part of it)."""
     if kind in ("category", "text"):
-        return int((values < 0).sum())
+        return np.asarray(values < 0)
     if kind == "timestamp":
-        return int((values == MISSING_TIME).sum())
+        return np.asarray(values == MISSING_TIME)
     gone = np.isnan(values)
-    return int((gone if gone.ndim == 1 else gone.any(axis=1)).sum())
+    return np.asarray(gone if gone.ndim == 1 else gone.any(axis=1))

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import polars as pl
 
 from tidegate.errors import ConfigError, DataError
 
-MARKERS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
+MARKERS = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-")
+"""What stands for a missing value, in upper or lower case."""
 TYPES = ("number", "boolean", "category", "timestamp")
+WORD = "category, markers missing"
+"""The type, as `kinds` takes it, of a category that was found and not asked for: "NA" is missing in it, no label."""
 TIMESTAMP = pl.Datetime("us")
 
-_TRUE, _FALSE = ("true", "yes"), ("false", "no")
-_MIXED = 0.9
+_MARKED = [m for marker in MARKERS for m in map("".join, product(*({c.lower(), c.upper()} for c in marker)))]
+_WORDS = (("no", "yes"), ("false", "true"))
+_MIXED, _NUMERIC = 0.9, 0.5
+_LOOKS_LIKE_NUMBER = r"^[$€£]? ?[+-]?(\d{1,3}([ '.,\x{a0}]\d{3})+([.,]\d+)?|\d+([.,]\d+)?) ?[%$€£]?$"
 _LOOKS_LIKE_TIME = r"^(\d{4}[-/]\d{1,2}|\d{1,2}\.\d{1,2}\.\d{4})"
 _ZERO_PADDED = r"^[+-]?0\d{2,}$"
 _FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z",
     "%d.%m.%Y %H:%M:%S%.f", "%d.%m.%Y %H:%M", "%d.%m.%Y",
 )  # fmt: skip
-_KINDS = {"text": "category", **{name: name for name in TYPES}}
+_KINDS = {"text": "category", WORD: WORD, **{name: name for name in TYPES}}
 
 Place = Callable[[int], str]
 """Says in words where the i-th value of a chunk stands: row, line, column."""
@@ -56,19 +62,33 @@ def leaf(dtype: pl.DataType) -> pl.DataType:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a text column is read: its dtype, and for timestamps the formats that occur."""
+    """How a text column is read: its dtype, and for timestamps the formats that occur.
+
+    `verbatim` text has no missing value but the empty one. `words` are those of false and true. `note` says what may
+    surprise. A column with a `problem` cannot be read, except as ids: those are whole numbers where `countable` says
+    that each is the shortest spelling of one, and text as it stands where not.
+    """
 
     dtype: pl.DataType
     formats: tuple[str, ...] = ()
+    verbatim: bool = False
+    words: tuple[str, str] | None = None
+    countable: bool = False
+    note: str = ""
+    problem: DataError | None = None
 
     def apply(self, text: pl.Expr) -> pl.Expr:
         """Return the expression that converts `text`; missing markers become null."""
-        clean = without_markers(text)
+        clean = without_blanks(text) if self.verbatim else without_markers(text)
         if self.dtype == pl.Boolean:
             return _boolean(clean)
         if self.dtype == TIMESTAMP:
             return pl.coalesce([_timestamp(clean, form) for form in self.formats or _FORMATS])
         return clean if self.dtype == pl.String else clean.cast(self.dtype, strict=False)
+
+    def of_ids(self) -> Reading:
+        """Return how the column is read where its values tell sequences apart: different text, different ids."""
+        return Reading(pl.Int64() if self.countable else pl.String(), verbatim=True)
 
 
 @dataclass
@@ -84,7 +104,10 @@ class Tally:
     integers: int = 0
     booleans: int = 0
     timestamps: int = 0
+    numeric: int = 0
     padded: bool = False
+    countable: bool = True
+    word: str = ""
     formats: list[str] = field(default_factory=list)
     odd_number: str = ""
     odd_time: str = ""
@@ -93,9 +116,11 @@ class Tally:
 
     def add(self, text: pl.Series, place: Place) -> None:
         """Count one chunk of values. `place` names the row of an offending one."""
-        if self.kind == "category":
+        if self.kind in ("category", WORD):
+            self.countable = False
             return
         clean = _series(without_markers(pl.col("text")), text)
+        self._count_ids(clean, text)
         real = clean.is_not_null()
         present = int(real.sum())
         self.present += present
@@ -108,14 +133,25 @@ class Tally:
             self.integers += clean.cast(pl.Int64, strict=False).count()
             self.padded = self.padded or bool(clean.str.contains(_ZERO_PADDED).any())
             self.infinite = self.infinite or _first(numbers.is_infinite().fill_null(False), clean, place)
-        self.odd_number = self.odd_number or _first(real & numbers.is_null(), clean, place)
+        unparsed = real & numbers.is_null()
+        self.odd_number = self.odd_number or _first(unparsed, clean, place)
         if count == present and self.kind in (None, "number"):
             self.odd_time = self.odd_time or _first(real, clean, place)
             return
+        self.numeric += int(clean.filter(unparsed).str.contains(_LOOKS_LIKE_NUMBER).sum())
         boolean = _series(_boolean(pl.col("text")), clean)
+        if not self.booleans and boolean.count():
+            self.word = clean.filter(boolean.is_not_null())[0].lower()
         self.booleans += boolean.count()
         self.odd_boolean = self.odd_boolean or _first(real & boolean.is_null(), clean, place)
         self._add_times(clean, real, place)
+
+    def _count_ids(self, clean: pl.Series, text: pl.Series) -> None:
+        """Notice whether every value, markers included, is a whole number that prints back to itself."""
+        if self.countable and self.numeric_text:
+            given = _series(without_blanks(pl.col("text")), text)
+            printed = clean.cast(pl.Int64, strict=False).cast(pl.String)
+            self.countable = given.equals(printed, null_equal=True)
 
     def _add_times(self, clean: pl.Series, real: pl.Series, place: Place) -> None:
         left = clean.str.contains(_LOOKS_LIKE_TIME).fill_null(False)
@@ -133,29 +169,38 @@ class Tally:
         self.odd_time = self.odd_time or _first(other | left, clean, place)
 
     def decide(self) -> Reading:
-        """Return how to read the column, or raise `DataError` for mixed types or a value that is not finite."""
+        """Return how to read the column; mixed types and values that are not finite make it a problem."""
+        countable = self.countable and self.numeric_text and self.present > 0
+        try:
+            return replace(self._reading(), countable=countable)
+        except DataError as error:
+            return Reading(pl.String(), countable=countable, problem=error)
+
+    def _reading(self) -> Reading:
+        kind = self.kind or self._found()
         if self.kind:
             self._check_asked(self.kind)
-            chosen = self.kind
-        elif not self.present or (self.numbers == self.present and not self.padded):
-            chosen = "number"
-        elif self.booleans == self.present:
-            chosen = "boolean"
-        elif self.timestamps == self.present:
-            chosen = "timestamp"
-        else:
-            self._check_mixed()
-            chosen = "category"
-        if chosen == "number" and self.infinite:
-            raise self._error(
-                "finite numbers", f"a non-finite value, {self.infinite}", "write the value as missing (empty or NA)"
-            )
-        if chosen == "number":
+        if kind == "number":
+            if self.infinite:
+                hint = "write the value as missing (empty or NA)"
+                raise self._error("finite numbers", f"a non-finite value, {self.infinite}", hint)
             whole = self.present > 0 and self.integers == self.present
             return Reading(pl.Int64() if whole else pl.Float64())
-        if chosen == "timestamp":
+        if kind == "timestamp":
             return Reading(TIMESTAMP, tuple(self.formats))
-        return Reading(pl.Boolean() if chosen == "boolean" else pl.String())
+        if kind == "boolean":
+            return Reading(pl.Boolean(), words=next((pair for pair in _WORDS if self.word in pair), None))
+        return Reading(pl.String(), verbatim=kind == "category", note="" if self.kind else self._doubt())
+
+    def _found(self) -> str:
+        if not self.present or (self.numbers == self.present and not self.padded):
+            return "number"
+        if self.booleans == self.present:
+            return "boolean"
+        if self.timestamps == self.present:
+            return "timestamp"
+        self._check_mixed()
+        return WORD
 
     def _check_mixed(self) -> None:
         for noun, count, odd in (
@@ -176,21 +221,38 @@ class Tally:
             "timestamp": (self.timestamps, self.odd_time),
         }.get(kind, (self.present, ""))
         if count < self.present:
-            raise self._error(f"a {kind} in every row, as kinds= says", odd, "mark it as missing, or change kinds=")
+            raise self._error(f"a {kind} in every row, as in training or kinds=", odd, "mark it as missing (empty, NA)")
+
+    def _doubt(self) -> str:
+        """Say so where text looks like numbers that are spelled in a way that is not read."""
+        like = self.numbers + self.numeric
+        if self.numbers == self.present or like < _NUMERIC * self.present:
+            return ""
+        return (
+            f"column {self.name!r}: read as a category, though {like:,} of {self.present:,} values look like numbers; "
+            f"not read as one: {self.odd_number} (write numbers like 1234.5)"
+        )
 
     def _error(self, expected: str, got: str, hint: str) -> DataError:
         return DataError(f"reading column {self.name!r} of {self.file}", expected=expected, got=got, hint=hint)
 
 
+def without_blanks(text: pl.Expr) -> pl.Expr:
+    """Return `text` stripped of blanks, null where nothing is left."""
+    clean = text.str.strip_chars()
+    return pl.when(clean == "").then(None).otherwise(clean)
+
+
 def without_markers(text: pl.Expr) -> pl.Expr:
     """Return `text` stripped of blanks, with the usual marks of a missing value as null."""
     clean = text.str.strip_chars()
-    return pl.when(clean.is_in(MARKERS)).then(None).otherwise(clean)
+    return pl.when(clean.is_in(_MARKED)).then(None).otherwise(clean)
 
 
 def _boolean(text: pl.Expr) -> pl.Expr:
     word = text.str.to_lowercase()
-    return pl.when(word.is_in(_TRUE)).then(True).when(word.is_in(_FALSE)).then(False).otherwise(None)
+    false, true = zip(*_WORDS, strict=True)
+    return pl.when(word.is_in(true)).then(True).when(word.is_in(false)).then(False).otherwise(None)
 
 
 def _timestamp(text: pl.Expr, form: str) -> pl.Expr:

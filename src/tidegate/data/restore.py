@@ -25,6 +25,8 @@ def restored(source: Source, name: str, values: pl.Series) -> pl.Series:
     Text in several spellings, or with an offset from UTC, comes back as ISO 8601 in UTC.
     """
     given = leaf(source.raw.columns[name])
+    if given == pl.String and values.dtype == pl.String:
+        return values
     if leaf(source.columns[name]) == TIMESTAMP:
         moments = values.str.to_datetime(ID_TIMES, time_unit="us") if values.dtype == pl.String else values
         moments = moments.cast(TIMESTAMP)
@@ -34,7 +36,7 @@ def restored(source: Source, name: str, values: pl.Series) -> pl.Series:
             moments = moments.dt.replace_time_zone("UTC").dt.convert_time_zone(given.time_zone)
         return moments.cast(given)
     if given in (pl.Duration, pl.Time):
-        return (values * 1e6).round().cast(pl.Int64).cast(pl.Duration("us")).cast(given)
+        return (values.cast(pl.Float64) * 1e6).round().cast(pl.Int64).cast(pl.Duration("us")).cast(given)
     if given == pl.Boolean:
         return values == "true"
     # Text of numbers stays numbers: a CSV file knows no types, and readers of it find numbers too.
@@ -49,9 +51,13 @@ def _spelled(source: Source, name: str, moments: pl.Series) -> pl.Series:
     parsed = text.to_frame().select(source.readings[name].apply(pl.col(name))).to_series()
     text, parsed = text.filter(parsed.is_not_null()), parsed.drop_nulls()
     spelling = _spelling(text[0]) if len(text) else None
-    if spelling is None or not (parsed.dt.strftime(spelling) == text).all():
-        spelling = "%Y-%m-%d %H:%M:%S" + ("" if (moments.dt.microsecond() == 0).all() else "%.6f")
-    return moments.dt.strftime(spelling)
+    if spelling and (parsed.dt.strftime(spelling) == text).all():
+        spelled = moments.dt.strftime(spelling)
+        # What the first rows leave out, such as the time of day, later ones may have.
+        again = spelled.to_frame(name).select(source.readings[name].apply(pl.col(name))).to_series()
+        if again.equals(moments.alias(name), null_equal=True):
+            return spelled
+    return moments.dt.strftime("%Y-%m-%d %H:%M:%S" + ("" if (moments.dt.microsecond() == 0).all() else "%.6f"))
 
 
 def _spelling(text: str) -> str | None:

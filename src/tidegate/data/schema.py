@@ -93,7 +93,7 @@ def infer_schema(
             ignored[info.name] = why
         else:
             inputs.append(info.name)
-    static = tuple(n for n in inputs if table.columns[n].constant and len(table.ids) > 1)
+    static = tuple(n for n in inputs if _is_static(table.columns[n]) and len(table.ids) > 1)
     future = tuple(n for n in inputs if n in known or n in static or n == table.time_name)
     return Schema(
         id=table.id_name,
@@ -107,6 +107,11 @@ def infer_schema(
         ignored=ignored,
         types={name: table.columns[name].type for name in (*inputs, *targets)},
     )
+
+
+def _is_static(info: ColumnInfo) -> bool:
+    # A value written in some rows only, such as an alarm, may not be known before its row.
+    return info.constant and not info.patchy
 
 
 def _why_not(table: Table, info: ColumnInfo) -> str | None:

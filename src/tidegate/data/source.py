@@ -13,7 +13,7 @@ import polars as pl
 
 from tidegate.data.arrays import read_arrays
 from tidegate.data.delimited import read_delimited
-from tidegate.data.infer import TIMESTAMP, Place, Reading, Tally, check_kinds, leaf
+from tidegate.data.infer import TIMESTAMP, Place, Reading, Tally, check_kinds, leaf, type_of
 from tidegate.data.jsonlines import read_json_lines
 from tidegate.data.raw import Chunk, Raw
 from tidegate.errors import DataError
@@ -30,7 +30,8 @@ class Source:
 
     `columns` maps each column to its dtype after inference: whole numbers, floats, booleans, strings, and
     microsecond UTC timestamps without zone, or lists of these when a row holds a sequence. `rows` is their number where
-    it is known without reading. `lengths` is set for arrays only: the rows of each sequence.
+    it is known without reading. `lengths` is set for arrays only: the rows of each sequence. In a frame with `vectors`
+    a fixed-size array is the value of a step; in others it is a sequence.
     """
 
     name: str
@@ -38,13 +39,14 @@ class Source:
     rows: int | None
     raw: Raw
     readings: dict[str, Reading]
+    vectors: bool = False
 
     @property
     def nested(self) -> tuple[str, ...]:
         """The columns that hold a sequence in every row."""
         return (
             ()
-            if self.raw.lengths is not None
+            if self.raw.lengths is not None or self.vectors
             else tuple(name for name, dtype in self.columns.items() if isinstance(dtype, pl.List | pl.Array))
         )
 
@@ -52,9 +54,45 @@ class Source:
     def lengths(self) -> np.ndarray | None:
         return self.raw.lengths
 
+    def with_roles(self, id: str | None, time: str | None) -> Source:
+        """Return the same rows for a table of sequences that `id` tells apart and `time` orders.
+
+        Ids are read so that different text stays different: as whole numbers where each is spelled as one, as text
+        where not; "NA" is an id. Fixed-size arrays beside single times, or beside ids that repeat, are vectors.
+        """
+        source = replace(self, columns=dict(self.columns), readings=dict(self.readings))
+        if id in self.raw.columns and id not in self.nested:
+            if id in self.readings:
+                source.readings[id] = self.readings[id].of_ids()
+            elif isinstance(self.raw.columns[id], pl.Decimal):
+                source.readings[id] = Reading(pl.String(), verbatim=True)
+        if self._holds_vectors(id, time):
+            source = replace(source, vectors=True)
+        source._settle_columns()
+        return source
+
+    def _holds_vectors(self, id: str | None, time: str | None) -> bool:
+        if not self.nested or not all(isinstance(self.raw.columns[name], pl.Array) for name in self.nested):
+            return False
+        if time in self.columns:
+            return time not in self.nested
+        if id not in self.columns or id in self.nested:
+            return False
+        ids = pl.concat([frame[id] for frame in self.chunks([id])])
+        return ids.n_unique() < len(ids)
+
+    def _settle_columns(self) -> None:
+        empty = pl.DataFrame(schema=self.raw.columns)
+        self.columns.update(
+            empty.select([self._typed(column, dtype) for column, dtype in self.raw.columns.items()]).schema
+        )
+
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """Yield the rows of `columns` (all by default) as typed frames, in order."""
         names = list(self.columns) if columns is None else list(columns)
+        for name in names:
+            if name in self.readings and (problem := self.readings[name].problem):
+                raise problem
         for chunk in self.raw.chunks(names):
             frame = chunk.frame.select([self._typed(name, chunk.frame.schema[name]) for name in names])
             for name in names:
@@ -63,7 +101,7 @@ class Source:
 
     def _typed(self, name: str, dtype: pl.DataType) -> pl.Expr:
         column = pl.col(name)
-        if isinstance(dtype, pl.Array) and self.raw.lengths is None:
+        if isinstance(dtype, pl.Array) and self.raw.lengths is None and not self.vectors:
             column, dtype = column.arr.to_list(), pl.List(dtype.inner)
         if isinstance(dtype, pl.List):
             return (
@@ -118,10 +156,10 @@ def open_source(
     any frame with the Arrow interface (pandas, pyarrow, duckdb …), a mapping of columns, an array [N, T, D] or [N, T],
     or a list of arrays [T_i, D]. Columns of text are read whole, in bounded memory, to find numbers, booleans and
     timestamps (zones become UTC) in them; `kinds` names the type of a column instead: "number", "boolean", "category"
-    or "timestamp". Digits stay text where they are padded with zeros ("007"), and in strings of a source that has
-    number columns of its own. A column in which nine values of ten are numbers (or timestamps) and the rest are not
-    is an error. Columns named in `ignore` are not looked at. Without `must_have`, kinds and ignored columns that the
-    table lacks are passed over.
+    (whose only missing value is the empty one: "NA" is a label) or "timestamp". Digits stay text where they are padded
+    with zeros ("007"), and in strings of a source that has number columns of its own. A column in which nine values of
+    ten are numbers (or timestamps) and the rest are not is an error when it is read, unless as ids. Columns named in
+    `ignore` are not looked at. Without `must_have`, kinds and ignored columns that the table lacks are passed over.
 
     Errors: `DataError` names the file, the row or line, the column and the value.
     """
@@ -138,9 +176,7 @@ def open_source(
     source = Source(raw.name, {}, raw.rows if raw.rows is not None else rows, raw, readings)
     if source.rows == 0:
         raise DataError(f"reading {raw.name}", expected="at least one row", got="none (0 rows)", hint="check the file")
-    empty = pl.DataFrame(schema=raw.columns)
-    typed = empty.select([source._typed(column, dtype) for column, dtype in raw.columns.items()])
-    source.columns.update(typed.schema)
+    source._settle_columns()
     return source
 
 
@@ -167,7 +203,7 @@ def _infer(raw: Raw, asked: dict[str, str]) -> tuple[dict[str, Reading], int | N
                 got=f"dtype {dtype}",
                 hint="drop the column, or unpack it into columns of plain values",
             )
-        if _is_text(inner) or column in asked:
+        if _is_text(inner) or (column in asked and _kind(inner) != asked[column]):
             # Types a frame already has are left alone: "007" in a column of strings is a name, not a number.
             tallies[column] = Tally(
                 column, raw.name, numeric_text=raw.untyped or column in asked, kind=asked.get(column)
@@ -189,6 +225,10 @@ def _infer(raw: Raw, asked: dict[str, str]) -> tuple[dict[str, Reading], int | N
 
 def _is_text(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def _kind(dtype: pl.DataType) -> str:
+    return "number" if dtype in (pl.Duration, pl.Time) else type_of(dtype)
 
 
 def _plain(dtype: pl.DataType) -> pl.DataType:

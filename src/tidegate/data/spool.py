@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tidegate.data.encode import Encoder, Piece
-from tidegate.data.grouping import APART, UNSORTED, Grouped, Storage, changes, check_repeats, count_missing
+from tidegate.data.grouping import APART, UNSORTED, Grouped, Storage, changes, check_repeats, missing_rows, seen_rows
 from tidegate.errors import DataError
 
 BUCKET_BYTES = 64 << 20
@@ -48,7 +48,7 @@ def group_on_disk(encoder: Encoder) -> Grouped:
     except BaseException:
         folder.remove()
         raise
-    return Grouped(survey.counts, storage, columns.missing, columns.changing, survey.notes)
+    return Grouped(survey.counts, storage, columns.missing, columns.changing, columns.patchy, survey.notes)
 
 
 class Folder:
@@ -129,23 +129,37 @@ class _ColumnFiles:
         self.folder, self.encoder = folder, encoder
         self.files: dict[str, BinaryIO] = {}
         self.last: Piece | None = None
+        self.seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.missing = dict.fromkeys(encoder.types, 0)
         self.changing: set[str] = set()
+        self.patchy: set[str] = set()
 
     def append(self, piece: Piece) -> None:
         """Write steps that follow those written before."""
         joined = _join(self.last, piece) if self.last else piece
         if joined.clock is not None:
             check_repeats(joined.sequence, joined.clock, joined.rows, self.encoder)
-        same = joined.sequence[1:] == joined.sequence[:-1]
         for number, (name, values) in enumerate(piece.columns.items()):
             if name not in self.files:
                 self.files[name] = (self.folder / f"column-{number}").open("wb")
             np.ascontiguousarray(values).tofile(self.files[name])
-            self.missing[name] += count_missing(values, self.encoder.types[name])
-            if name not in self.changing and changes(joined.columns[name])[same].any():
-                self.changing.add(name)
+            self.missing[name] += int(missing_rows(values, self.encoder.types[name]).sum())
+            self._compare(name, joined.columns[name], joined.sequence)
         self.last = _take(piece, np.array([-1]))
+
+    def _compare(self, name: str, values: np.ndarray, sequence: np.ndarray) -> None:
+        """Notice what changes or is missing within a sequence, the last value seen before included."""
+        gone = missing_rows(values, self.encoder.types[name])
+        if ((gone[1:] != gone[:-1]) & (sequence[1:] == sequence[:-1])).any():
+            self.patchy.add(name)
+        seen = seen_rows(values, gone)
+        values, sequence = values[seen], sequence[seen]
+        if name in self.seen:
+            before, owner = self.seen[name]
+            values, sequence = np.concatenate([before, values]), np.concatenate([owner, sequence])
+        if name not in self.changing and changes(values, sequence):
+            self.changing.add(name)
+        self.seen[name] = values[-1:].copy(), sequence[-1:].copy()
 
     def finish(self, folder: Folder) -> dict[str, Storage]:
         """Close the files and open them for reading."""

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from tidegate.data.encode import Encoder
+from tidegate.data.grouping import Grouped, Storage, group_in_memory
 from tidegate.data.grouping import InMemory as InMemory
-from tidegate.data.grouping import Storage, group_in_memory
 from tidegate.data.source import Source
 from tidegate.data.spool import group_on_disk
 
@@ -21,8 +21,11 @@ MEMORY_LIMIT_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class ColumnInfo:
-    """What a column holds. `constant`: one value (or none) within every sequence; `missing` counts rows.
+    """What a column holds.
 
+    `missing` counts rows. `constant`: one value (or none) within every sequence, rows where it is missing aside.
+    `patchy`: some sequence has it in some of its rows only. `words`: how text spelled false and true. `verbatim`: a
+    category read as it stands, as `kinds` asked for.
     Columns of text with more than `tidegate.data.encode.MOST_LEVELS` different values are "text", not "category".
     """
 
@@ -32,6 +35,9 @@ class ColumnInfo:
     levels: tuple[str, ...] | None
     missing: int
     constant: bool
+    patchy: bool = False
+    words: tuple[str, str] | None = None
+    verbatim: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Table:
 
         Numbers are float64 [n], or [n, w] for vectors, NaN where missing; booleans float64 0, 1 or NaN; categories
         int32 codes into `levels`, -1 where missing; timestamps int64 microseconds since 1970 (UTC), the least int64
-        where missing. Of text nothing is kept but what is missing: -1, or 0.
+        where missing. Of text nothing is kept but what is missing: -1, or 0. The table's time is int64 where it is
+        whole numbers, so that large ones keep their digits.
         """
         return self.storage[name].read(start, stop)
 
@@ -68,23 +75,20 @@ def load_table(
     """Group the rows of `source` by `id` and order each sequence by `time`.
 
     A table with list columns is nested: every row is a sequence, numbered from 0 where no `id` is given, and single
-    values hold for all of its steps. Without `id` a long table is one sequence; without `time` rows keep their order.
-    Rows out of order are sorted (stable) and `notes` says so. A table larger than `memory_limit_bytes` is kept in
-    temporary files, which go with the table.
+    values hold for all of its steps; an id then occurs once. In a frame with fixed-size arrays as its only lists, these
+    are vectors, one a step, where `time` is a single value or ids repeat. Text of ids is read as it stands, as whole
+    numbers where each is spelled as one. Without `id` a long table is one sequence; without `time` rows keep their
+    order. Rows out of order are sorted (stable) and `notes` says so. A table larger than `memory_limit_bytes` is kept
+    in temporary files, which go with the table.
 
     Errors: `DataError` names the row of a missing id or time, both rows of a repeated id and time, and unknown columns.
     """
+    source = source.with_roles(id, time)
     encoder = Encoder(source, id, time)
     small = _estimate_bytes(source) <= memory_limit_bytes
     grouped = group_in_memory(encoder) if small else group_on_disk(encoder)
-    columns = {}
-    for name, found in encoder.types.items():
-        kind: ColumnType = found  # type: ignore[assignment]
-        levels = tuple(str(value) for value in encoder.levels[name].index) if name in encoder.levels else None
-        columns[name] = ColumnInfo(
-            name, kind, max(1, encoder.widths[name]), levels, grouped.missing[name], name not in grouped.changing
-        )
-    ids: list[str | int] = list(encoder.ids.index) if id else list(range(grouped.counts.size))
+    ids: list[str | int] = encoder.id_values() if id else list(range(grouped.counts.size))
+    notes = grouped.notes + [r.note for r in source.readings.values() if r.note]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(grouped.counts, dtype=np.int64)])
     return Table(
         source.name,
@@ -92,10 +96,26 @@ def load_table(
         id,
         time,
         offsets,
-        columns,
+        {name: _info(name, encoder, grouped) for name in encoder.types},
         grouped.storage,
         small,
-        [f"{source.name}: {note}" for note in grouped.notes],
+        [f"{source.name}: {note}" for note in notes],
+    )
+
+
+def _info(name: str, encoder: Encoder, grouped: Grouped) -> ColumnInfo:
+    kind: ColumnType = encoder.types[name]  # type: ignore[assignment]
+    reading = encoder.source.readings.get(name)
+    return ColumnInfo(
+        name,
+        kind,
+        max(1, encoder.widths[name]),
+        tuple(str(value) for value in encoder.levels[name].index) if name in encoder.levels else None,
+        grouped.missing[name],
+        name not in grouped.changing,
+        patchy=name in grouped.patchy,
+        words=reading.words if reading else None,
+        verbatim=reading is not None and reading.verbatim,
     )
 
 
