@@ -8,6 +8,7 @@ import pytest
 from tidegate.data.kinds import Boolean, Category, Number, Timestamp, elapsed
 from tidegate.data.kinds.elapsed import Elapsed, time_gaps
 from tidegate.data.kinds.timestamp import MISSING
+from tidegate.errors import DataError
 
 
 def test_number_matches_numpy_over_any_chunks() -> None:
@@ -27,6 +28,28 @@ def test_constant_number_is_not_blown_up() -> None:
     kind = Number.fit("v", 1, [np.full(1000, 0.1)])
     assert kind.std == (1.0,)
     assert kind.encode(np.array([0.1, 1.1])).ravel() == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_new_magnitudes_stay_finite(masked: bool) -> None:
+    kind = Number.fit("v", 1, [np.array([1.0, 2.0, np.nan if masked else 3.0])])
+    encoded = kind.encode(np.array([1e200, -1e308, 1.5]))[:, 0]
+    assert encoded[:2].tolist() == [1e6, -1e6]
+    scaled = kind.scale(np.array([1e200, -1e308, np.nan])).ravel()
+    assert scaled[:2].tolist() == pytest.approx([1e18, -1e18])
+    assert np.isfinite(scaled[:2] ** 2).all()
+    assert np.isnan(scaled[2])
+
+
+@pytest.mark.parametrize("values", [[1e200, 1.0], [1.7e308, 1.7e308, 1.0], [1e39, -1e39]])
+def test_a_spread_beyond_float32_is_refused(values: list[float]) -> None:
+    with pytest.raises(DataError, match=r"scaling column 'v'; expected .* at most 3\.4e\+38; got values as large as"):
+        Number.fit("v", 1, [np.array(values)])
+
+
+def test_large_values_of_little_spread_are_scaled() -> None:
+    values = 1e30 * np.array([1.0, 2.0, 3.0])
+    assert Number.fit("v", 1, [values]).encode(values).ravel() == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5])
 
 
 def test_new_and_missing_categories_are_index_zero() -> None:
@@ -52,8 +75,8 @@ def test_timestamp_uses_the_cycles_the_data_span() -> None:
 
 
 def test_elapsed_is_a_feature_only_where_the_clock_is_uneven() -> None:
-    assert Elapsed.fit("t", [np.full(500, 60.0)]).width == 0
-    kind = Elapsed.fit("t", [np.array([1.0, 1.0, 3.0, 9.0])])
+    assert Elapsed.fit("t", "number", [np.full(500, 60.0)]).width == 0
+    kind = Elapsed.fit("t", "number", [np.array([1.0, 1.0, 3.0, 9.0])])
     assert kind.width == 1
     assert kind.encode(np.array([0.0, kind.typical])).ravel() == pytest.approx([0.0, np.log(2)])
 
@@ -66,6 +89,6 @@ def test_time_gaps_start_anew_with_each_sequence() -> None:
 def test_elapsed_time_of_a_long_table_is_learnt_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     gaps = np.random.default_rng(0).exponential(5.0, 20_000)
     monkeypatch.setattr(elapsed, "_MOST_SAMPLED", 1000)
-    kind = Elapsed.fit("t", np.array_split(gaps, 97))
+    kind = Elapsed.fit("t", "number", np.array_split(gaps, 97))
     assert kind.irregular
     assert kind.typical == pytest.approx(np.median(gaps), rel=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from tidegate.data import encode
-from tidegate.data.schema import Schema, infer_schema
+from tidegate.data.schema import Schema, first_values, infer_schema
 from tidegate.data.source import open_source
 from tidegate.data.table import load_table
 from tidegate.errors import ConfigError, DataError
@@ -96,3 +97,63 @@ def test_a_target_must_exist_and_be_no_role() -> None:
         plan({**RUNS, "y": np.arange(8.0)}, "yy")
     with pytest.raises(ConfigError, match="neither id nor time"):
         plan({**RUNS, "y": np.arange(8.0)}, "run")
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "message"),
+    [
+        (("y", "y"), {}, "each target once; got 'y' twice"),
+        (("gone",), {"ignore": ("gone",)}, "not ignored; got 'gone' in target= and in ignore="),
+        (("y",), {"known": ("y",)}, "got 'y' in target= and in known="),
+    ],
+)
+def test_options_that_contradict_each_other(targets: tuple[str, ...], options: Any, message: str) -> None:
+    table = load_table(open_source(pl.DataFrame({**RUNS, "y": np.arange(8.0)})), id="run")
+    with pytest.raises(ConfigError, match=message):
+        infer_schema(table, targets, **options)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "task"),
+    [
+        ([0, 0, 1, 1] * 2, [1, 1, 1, 1, 0, 0, 0, 0], "multilabel"),
+        ([0, 0, 1, 1] * 2, [True, True, False, False] * 2, "multilabel"),
+        ([0, 0, 1, 1] * 2, [0.5, 0.5, 1, 1] * 2, "regression"),
+        ([0, 1, 1, 1] * 2, [0, 0, 1, 1] * 2, "forecasting"),
+        ([0.5, 1, 2, 3] * 2, [True, False, False, True] * 2, "forecasting"),
+    ],
+)
+def test_several_targets_imply_the_task(first: list[Any], second: list[Any], task: str) -> None:
+    table = load_table(open_source(pl.DataFrame({**RUNS, "x": np.arange(8.0), "a": first, "b": second})), id="run")
+    assert infer_schema(table, ("a", "b")).task == task
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 0])
+def test_a_label_may_be_written_in_some_rows_only(limit: int) -> None:
+    label = [None, "u", None, "v", "u", None, None, None]
+    other = [None, None, 2.0, None, 1.0, 1.0, 3.0, 4.0]
+    frame = pl.DataFrame({**RUNS, "x": np.arange(8.0), "label": label, "other": other})
+    table = load_table(open_source(frame), id="run", memory_limit_bytes=limit)
+    assert [table.columns["label"].levels[c] if c >= 0 else None for c in first_values(table, "label")] == [
+        "u", "v", "u", None,
+    ]  # fmt: skip
+    np.testing.assert_array_equal(first_values(table, "other"), [np.nan, 2, 1, 3])
+    found = infer_schema(table, ("label",))
+    assert found.task == "classification"
+    assert "label" not in infer_schema(table, ("x",)).static
+    with pytest.raises(DataError, match="changes within sequence 4"):
+        infer_schema(table, ("other",), task="regression")
+
+
+def test_a_label_far_into_a_long_sequence_is_found_on_disk() -> None:
+    frame = pl.DataFrame({"y": [None] * 1000 + [3.0] + [None] * 999})
+    assert first_values(load_table(open_source(frame), memory_limit_bytes=0), "y").tolist() == [3.0]
+
+
+def test_types_are_those_that_read_other_tables_alike(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("run,x,asked,found\n" + "1,1,NA,NA\n1,2,a,a\n2,3,b,b\n2,4,NA,NA\n")
+    table = load_table(open_source(tmp_path / "t.csv", kinds={"asked": "category"}), id="run")
+    types = infer_schema(table, ("x",), horizon=1).types
+    again = load_table(open_source(tmp_path / "t.csv", kinds=types, must_have=False), id="run")
+    for read in (table, again):
+        assert (read.columns["asked"].levels, read.columns["found"].levels) == (("NA", "a", "b"), ("a", "b"))

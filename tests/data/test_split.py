@@ -29,6 +29,26 @@ def test_every_class_with_two_members_is_trained_on(groups: list[int], seed: int
             assert (array[train] == g).any()
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "held"),
+    [([2] * 100, 0.15, 30), ([90, 4], 0.15, 14), ([8, 4], 0.25, 3), ([1, 1, 1], 0.3, 1), ([2, 2], 0.9, 2)],
+)
+def test_the_held_out_part_is_of_the_size_asked_for(sizes: list[int], fraction: float, held: int) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    train, valid = split_by_id(len(groups), fraction, 0, groups)
+    assert len(valid) == held
+    if max(sizes) > 1:
+        assert set(groups[train]) == set(groups)
+    shares = np.bincount(groups[valid], minlength=len(sizes))
+    assert (np.abs(shares - np.array(sizes) * fraction) <= 1).all()
+
+
+def test_which_small_classes_are_held_out_is_chance() -> None:
+    groups = np.repeat(np.arange(100), 2)
+    chosen = [set(groups[split_by_id(200, 0.15, seed, groups)[1]]) for seed in range(3)]
+    assert chosen[0] != chosen[1] != chosen[2]
+
+
 def test_one_sequence_cannot_be_split() -> None:
     with pytest.raises(ConfigError, match="at least 2 sequences; got 1"):
         split_by_id(1, 0.2, 0)

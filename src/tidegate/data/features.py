@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -63,39 +64,47 @@ class Features(BaseModel):
         )
 
     def check(self, table: Table) -> list[str]:
-        """Raise `DataError` unless `table` has every column with its type; return notes on new categories."""
+        """Raise `DataError` unless `table` has every column with its type; return notes on what training never saw."""
+        if self.elapsed:
+            _check_column(table, self.elapsed.name, self.elapsed.clock)
         notes = []
         for kind in (*self.dense, *self.codes):
-            info = table.columns.get(kind.name)
-            doing = f"reading {table.name}"
-            if info is None:
-                raise DataError(
-                    doing,
-                    expected=f"column {kind.name!r}, which the model was trained on",
-                    got=f"columns {sorted(table.columns)}",
-                    hint=did_you_mean(kind.name, table.columns),
-                )
-            # An all-missing column has no type of its own.
-            if info.type != kind.kind and info.missing < int(table.offsets[-1]):
-                raise DataError(
-                    doing,
-                    expected=f"column {kind.name!r} as {kind.kind}, as in training",
-                    got=info.type,
-                    hint="convert the column, or train on data like this",
-                )
+            info = _check_column(table, kind.name, kind.kind)
             if isinstance(kind, Number) and info.width != len(kind.mean):
                 raise DataError(
-                    doing,
+                    f"reading {table.name}",
                     expected=f"column {kind.name!r} with {len(kind.mean)} values a step",
                     got=str(info.width),
                     hint="give the same features in the same order",
                 )
+            if isinstance(kind, Number) and info.missing and not kind.masked:
+                notes.append(f"column {kind.name!r}: missing values, none in training: read as the mean")
             if isinstance(kind, Category) and (new := kind.unseen(info.levels or ())):
                 notes.append(
                     f"column {kind.name!r}: {len(new)} categories not seen in training, "
                     f"read as unknown (first: {new[0]!r})"
                 )
         return notes
+
+
+def _check_column(table: Table, name: str, kind: str) -> ColumnInfo:
+    info = table.columns.get(name)
+    if info is None:
+        raise DataError(
+            f"reading {table.name}",
+            expected=f"column {name!r}, which the model was trained on",
+            got=f"columns {sorted(table.columns)}",
+            hint=did_you_mean(name, table.columns),
+        )
+    # An all-missing column has no type of its own.
+    if info.type != kind and info.missing < table.rows:
+        raise DataError(
+            f"reading {table.name}",
+            expected=f"column {name!r} as {kind}, as in training",
+            got=info.type,
+            hint="convert the column, or train on data like this",
+        )
+    return info
 
 
 def fit_features(
@@ -121,7 +130,7 @@ def fit_features(
         kind = _DENSE[info.type].fit(name, info.width, chunks(table, name, segments))
         if kind.width:
             dense.append(kind)
-    elapsed = Elapsed.fit(clock, (_gaps(table, clock, a, b) for a, b in _pieces(segments))) if clock else None
+    elapsed = _fit_elapsed(table, clock, segments) if clock else None
     features = Features(
         dense=tuple(dense), codes=tuple(codes), elapsed=elapsed if elapsed and elapsed.irregular else None
     )
@@ -133,6 +142,11 @@ def fit_features(
             hint="leave fewer columns out",
         )
     return features
+
+
+def _fit_elapsed(table: Table, clock: str, segments: Segments) -> Elapsed:
+    kind: Literal["number", "timestamp"] = "timestamp" if table.columns[clock].type == "timestamp" else "number"
+    return Elapsed.fit(clock, kind, (_gaps(table, clock, a, b) for a, b in _pieces(segments)))
 
 
 def chunks(table: Table, name: str, segments: Segments) -> Iterator[np.ndarray]:

@@ -8,20 +8,23 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tidegate.data.encode import MOST_LEVELS
+from tidegate.data.features import is_missing
+from tidegate.data.infer import WORD
 from tidegate.data.table import ColumnInfo, Table
 from tidegate.errors import ConfigError, DataError
 from tidegate.registry import did_you_mean
 
 _MANY_LEVELS, _MOST_CATEGORIES = 1000, 50_000
 _MOST_INTEGER_CLASSES = 20
+_BLOCK_ROWS = 1 << 16
 
 
 class Schema(BaseModel):
     """Roles of the columns of one kind of table, and what is to be learnt.
 
     `inputs` are read at every step. `known` are those of them whose future is known when a forecast is made;
-    columns constant within every sequence are among them. `types` is the type of every column that is used,
-    `ignored` says why each other one is not. `reason` says in words why the task was chosen.
+    columns constant within every sequence are among them. `types` is the type of every column that is used, as `kinds`
+    of `open_source` takes it; `ignored` says why each other one is not. `reason` says in words why the task was chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,23 +66,7 @@ def infer_schema(
 
     `ignore` are columns that were left out when the table was read: they are only written down.
     """
-    if not targets:
-        raise ConfigError(
-            f"planning for {table.name}",
-            expected="a target column",
-            got="none",
-            hint=f"target= one of {sorted(table.columns)}",
-        )
-    for names, role in ((targets, "target"), (known, "known")):
-        check_columns(table, names, role)
-    for name in targets:
-        if name in (table.id_name, table.time_name):
-            raise ConfigError(
-                f"planning for {table.name}",
-                expected="a target that is neither id nor time",
-                got=repr(name),
-                hint="name another column",
-            )
+    _check_names(table, targets, known, ignore)
     infos = [table.columns[name] for name in targets]
     chosen, reason = (task, "as asked") if task else _infer_task(table, infos, horizon)
     _check_task(table, infos, chosen)
@@ -105,8 +92,33 @@ def infer_schema(
         known=future,
         static=static,
         ignored=ignored,
-        types={name: table.columns[name].type for name in (*inputs, *targets)},
+        types={name: _kind(table.columns[name]) for name in (*inputs, *targets)},
     )
+
+
+def _check_names(table: Table, targets: Sequence[str], known: Sequence[str], ignore: Sequence[str]) -> None:
+    def refuse(expected: str, got: str, hint: str) -> ConfigError:
+        return ConfigError(f"planning for {table.name}", expected=expected, got=got, hint=hint)
+
+    if not targets:
+        raise refuse("a target column", "none", f"target= one of {sorted(table.columns)}")
+    for i, name in enumerate(targets):
+        if name in (table.id_name, table.time_name):
+            raise refuse("a target that is neither id nor time", repr(name), "name another column")
+        if name in ignore:
+            raise refuse("a target that is not ignored", f"{name!r} in target= and in ignore=", "take it from ignore=")
+        if name in known:
+            hint = "take it from known=: its future is what is learnt"
+            raise refuse("known columns that are no targets", f"{name!r} in target= and in known=", hint)
+        if name in targets[:i]:
+            raise refuse("each target once", f"{name!r} twice", "name it once")
+    for names, role in ((targets, "target"), (known, "known")):
+        check_columns(table, names, role)
+
+
+def _kind(info: ColumnInfo) -> str:
+    """Return the type as `open_source` takes it, so that other tables are read in the same way."""
+    return WORD if info.type == "category" and not info.verbatim else info.type
 
 
 def _is_static(info: ColumnInfo) -> bool:
@@ -136,13 +148,7 @@ def _infer_task(table: Table, infos: list[ColumnInfo], horizon: int | None) -> t
     if horizon is not None:
         return "forecasting", "a horizon is asked for"
     if len(infos) > 1:
-        if all(i.type == "number" for i in infos):
-            return (
-                ("regression", f"{name}: numbers, one each per sequence")
-                if steady
-                else ("forecasting", f"{name}: numbers that change within a sequence")
-            )
-        return "multilabel", f"{name}: several yes/no columns"
+        return _infer_joint_task(table, infos, name, steady)
     info = infos[0]
     if info.type in ("category", "boolean"):
         return (
@@ -155,6 +161,21 @@ def _infer_task(table: Table, infos: list[ColumnInfo], horizon: int | None) -> t
     if _few_integers(table, info.name):
         return "classification", f"{name} has at most {_MOST_INTEGER_CLASSES} whole-number values"
     return "regression", f"{name} is one number per sequence"
+
+
+def _infer_joint_task(table: Table, infos: list[ColumnInfo], name: str, steady: bool) -> tuple[str, str]:
+    if any(i.type not in ("number", "boolean") for i in infos):
+        return "multilabel", f"{name}: several columns, not all of them numbers"
+    if not steady:
+        return "forecasting", f"{name}: numbers that change within a sequence"
+    if all(i.type == "boolean" or (i.width == 1 and _only_0_and_1(table, i.name)) for i in infos):
+        return "multilabel", f"{name}: several yes/no columns"
+    return "regression", f"{name}: numbers, one each per sequence"
+
+
+def _only_0_and_1(table: Table, name: str) -> bool:
+    values = first_values(table, name)
+    return bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
 
 
 def _few_integers(table: Table, name: str) -> bool:
@@ -215,14 +236,31 @@ def _check_task(table: Table, infos: list[ColumnInfo], task: str) -> None:
 def _first_changing(table: Table, name: str) -> str | int:
     for i, sequence in enumerate(table.ids):
         values = table.read(name, int(table.offsets[i]), int(table.offsets[i + 1]))
-        if values.size and not (values[1:] == values[:-1]).all():
+        values = values[~is_missing(table.columns[name], values)]
+        if (values[1:] != values[:-1]).any():
             return sequence
     return table.ids[0]
 
 
 def first_values(table: Table, name: str) -> np.ndarray:
-    """Return the value at each sequence's first step, [N]: the target of a sequence."""
-    starts = table.offsets[:-1]
+    """Return the first value of each sequence that is not missing, [N], a missing one where it has none."""
+    info, starts = table.columns[name], table.offsets[:-1]
     if table.in_memory:
-        return table.read(name, 0, int(table.offsets[-1]))[starts]
-    return np.concatenate([table.read(name, int(s), int(s) + 1) for s in starts])
+        values = table.read(name, 0, table.rows)
+        rows = np.where(is_missing(info, values), table.rows, np.arange(table.rows))
+        first = np.minimum.reduceat(rows, starts)
+        return np.asarray(values[np.where(first < table.rows, first, starts)])
+    return np.concatenate(
+        [_first_value(table, info, int(a), int(b)) for a, b in zip(starts, table.offsets[1:], strict=True)]
+    )
+
+
+def _first_value(table: Table, info: ColumnInfo, start: int, stop: int) -> np.ndarray:
+    # Most sequences have it in their first row: read more only as far as needed.
+    at, size = start, 1
+    while True:
+        values = table.read(info.name, at, min(at + size, stop))
+        seen = np.flatnonzero(~is_missing(info, values))
+        if seen.size or at + size >= stop:
+            return values[seen[:1]] if seen.size else values[:1]
+        at, size = at + size, min(8 * size, _BLOCK_ROWS)

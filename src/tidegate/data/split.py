@@ -12,8 +12,9 @@ def split_by_id(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (training, validation) sequence indices, sorted; about `fraction` of `count` are held out.
 
-    With `groups` [count] (class indices) each class is split on its own: a class with two or more sequences keeps
-    at least one in training. A sequence is never in both parts.
+    With `groups` [count] (class indices) the held-out part is shared out among the classes as they stand, by largest
+    remainder, and every class keeps at least one sequence in training; at least one sequence is held out in all. A
+    sequence is never in both parts.
     """
     doing = "splitting sequences into training and validation"
     if not 0.0 < fraction < 1.0:
@@ -27,21 +28,24 @@ def split_by_id(
         )
     random = np.random.default_rng([seed, 0x5EED])
     order = random.permutation(count)
-    if groups is None:
-        held = order[: max(1, min(count - 1, round(count * fraction)))]
-    else:
-        # Ranking each class by the same shuffle and cutting by quota gives whole-number counts that add up.
-        held = np.concatenate([_quota(order[groups[order] == g], fraction) for g in np.unique(groups)])
-        if not held.size:
-            held = order[:1]
+    total = max(1, min(count - 1, round(count * fraction)))
+    held = order[:total] if groups is None else _by_class(order, groups, fraction, total)
     is_held = np.zeros(count, dtype=bool)
     is_held[held] = True
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def _quota(members: np.ndarray, fraction: float) -> np.ndarray:
-    size = len(members)
-    return members[: min(size - 1, max(1, round(size * fraction)))] if size > 1 else members[:0]
+def _by_class(order: np.ndarray, groups: np.ndarray, fraction: float, total: int) -> np.ndarray:
+    """Return about `total` of the shuffled sequences `order`, of each class its share."""
+    classes = groups[order]
+    found, first, sizes = np.unique(classes, return_index=True, return_counts=True)
+    quota = np.minimum(np.floor(sizes * fraction).astype(np.int64), sizes - 1)
+    # Ties go by the shuffle: classes are not favoured for their names.
+    by_remainder = np.lexsort((first, quota - sizes * fraction))
+    spare = by_remainder[(quota < sizes - 1)[by_remainder]]
+    quota[spare[: max(0, total - quota.sum())]] += 1
+    held = np.concatenate([order[classes == c][:n] for c, n in zip(found, quota, strict=True)])
+    return held if held.size else order[:1]
 
 
 def cut_by_fraction(lengths: np.ndarray, fraction: float, least: int) -> np.ndarray:

@@ -17,26 +17,27 @@ class Elapsed(BaseModel):
     """`ln(1 + Δ / typical)`, one dense column, where Δ is the time since the previous step of the sequence.
 
     `typical` is the median positive Δ of the training part (of an even sample of it, beyond four million steps), in
-    the clock's own unit. `width` is 0, and nothing
-    is encoded, when 99 % of the training steps tick within 1 % of `typical`: the feature would be constant.
+    the clock's own unit; `clock` is the type of the time column. `width` is 0, and nothing is encoded, when 99 % of the
+    training steps tick within 1 % of `typical`: the feature would be constant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["elapsed"] = "elapsed"
     name: str
+    clock: Literal["number", "timestamp"]
     typical: float
     irregular: bool
 
     @classmethod
-    def fit(cls, name: str, gaps: Iterable[np.ndarray]) -> Elapsed:
+    def fit(cls, name: str, clock: Literal["number", "timestamp"], gaps: Iterable[np.ndarray]) -> Elapsed:
         """Learn from chunks of gaps [n] between steps of the training part, first steps left out."""
         sample = _evenly_thinned(gap[gap > 0] for gap in gaps)
         if not sample.size:
-            return cls(name=name, typical=1.0, irregular=False)
+            return cls(name=name, clock=clock, typical=1.0, irregular=False)
         typical = float(np.median(sample))
         even = np.abs(sample - typical) <= 0.01 * typical
-        return cls(name=name, typical=typical, irregular=bool(even.mean() < 0.99))
+        return cls(name=name, clock=clock, typical=typical, irregular=bool(even.mean() < 0.99))
 
     @property
     def width(self) -> int:
