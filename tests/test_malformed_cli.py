@@ -132,7 +132,22 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "a folder": (["train", ".", *TRAIN], ["folder"]),
     "run folder in use": (["train", "good.csv", *TRAIN, "--out", "full"], ["full", "new or empty folder"]),
     "resume nothing": (["train", "--resume", "nowhere"], ["nowhere", "config.json"]),
-    "resume with options": (["train", "--resume", "full", "--lr", "1"], ["full", "'lr'"]),
+    "resume what is no run": (["train", "--resume", "full", "--lr", "1"], ["full", "config.json"]),
+    "resume elsewhere": (["train", "--resume", "full", "--out", "other"], ["full", "other"]),
+    "infinite rate": (["train", "good.csv", *TRAIN, "--lr", "inf"], ["lr", "finite", "inf"]),
+    "endless seed": (["train", "good.csv", *TRAIN, "--seed", "9" * 23], ["seed", "9" * 23]),
+    "endless layer": (["train", "good.csv", *TRAIN, "--hidden-size", "9" * 11], ["hidden_size", "9" * 11]),
+    "a target twice": (["train", "good.csv", *TRAIN, "--target", "y"], ["target", "each column once"]),
+    "a fraction beyond 1": (["train", "good.csv", *TRAIN, "--valid", "3"], ["valid", "3.0"]),
+    "no fraction": (["train", "good.csv", *TRAIN, "--valid", "nan"], ["valid", "finite"]),
+    "neither fraction nor file": (["train", "good.csv", *TRAIN, "--valid", "abc"], ["valid='abc'", "a fraction"]),
+    "a folder as configuration": (["train", "good.csv", *TRAIN, "--config", "."], ["configuration .", "directory"]),
+    "a run in a file": (["train", "good.csv", *TRAIN, "--out", "good.csv/RUN"], ["good.csv/RUN", "Not a directory"]),
+    "a run nowhere": (["train", "good.csv", *TRAIN, "--out", "/proc/RUN"], ["/proc/RUN"]),
+    "a run with too long a name": (["train", "good.csv", *TRAIN, "--out", "n" * 300], ["nnn", "too long"]),
+    "data with too long a name": (["train", "n" * 300, *TRAIN], ["nnn", "too long"]),
+    "a table with too long a name": (["inspect", "n" * 300], ["nnn", "too long"]),
+    "a run that is a file": (["train", "good.csv", *TRAIN, "--out", "good.csv"], ["good.csv", "a file"]),
     "no data": (["train"], ["a data file, or --resume RUN"]),
     "unknown setting": (["train", "good.csv", *TRAIN, "--config", "bad.json"], ["'hiden_size'", "did you mean"]),
     "broken configuration": (["train", "good.csv", *TRAIN, "--config", "broken.json"], ["broken.json", "JSON"]),
@@ -152,9 +167,28 @@ def test_what_was_asked(case: str, tidegate: Callable[..., Outcome], tmp_path: P
     (tmp_path / "broken.json").write_text('{"lr": ')
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
-    before = sorted(p for p in tmp_path.rglob("*") if p.name != "runs")
+    before = sorted(tmp_path.rglob("*"))
     refused(tidegate(*OPTIONS[case][0]), OPTIONS[case][1])
-    assert sorted(p for p in tmp_path.rglob("*") if p.name != "runs") == before
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_where_runs_go(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text(GOOD)
+    (tmp_path / "runs").write_text("mine")
+    refused(tidegate("train", "good.csv", *TRAIN), ["runs/good-1"])
+    assert (tmp_path / "runs").read_text() == "mine"
+
+
+@pytest.mark.parametrize("made_before", [True, False])
+def test_a_refused_run_removes_what_it_made(
+    made_before: bool, tidegate: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "good.csv").write_text(GOOD)
+    if made_before:
+        (tmp_path / "a").mkdir()
+    refused(tidegate("train", "good.csv", "--target", "zz", "--out", "a"), ["'zz'"])
+    refused(tidegate("train", "good.csv", "--target", "zz", "--out", "a/b/c"), ["'zz'"])
+    assert sorted(p.name for p in tmp_path.rglob("*")) == (["a", "good.csv"] if made_before else ["good.csv"])
 
 
 PREDICTED: dict[str, tuple[str, list[str]]] = {
@@ -177,15 +211,22 @@ def test_a_class_never_trained_on_is_named(tidegate: Callable[..., Outcome], tmp
     refused(tidegate("evaluate", str(trained), "d.csv"), ["'y'", "'perhaps'"])
 
 
-@pytest.mark.parametrize("output", ["out.xlsx", "nowhere/out.csv", "."])
+@pytest.mark.parametrize("output", ["out.xlsx", "nowhere/out.csv", ".", "/proc/out.csv", "d.csv", "./d.csv"])
 def test_an_output_that_cannot_be(output: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     refused(tidegate("predict", str(trained), "d.csv", "-o", output), ["writing predictions"])
     assert [p.name for p in tmp_path.iterdir()] == ["d.csv"]
+    assert (tmp_path / "d.csv").read_text() == GOOD
+
+
+def test_an_output_that_links_to_the_data(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    (tmp_path / "link.csv").symlink_to("d.csv")
+    refused(tidegate("predict", str(trained), "d.csv", "-o", "link.csv"), ["the data itself"])
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "empty"])
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "config.json"])
 def test_a_damaged_run_folder(
     name: str, damage: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
 ) -> None:
@@ -198,16 +239,9 @@ def test_a_damaged_run_folder(
     else:
         content[len(content) // 3] ^= 8
         path.write_bytes(content if damage == "flip" else b"")
-    refused(tidegate("predict", "RUN", "d.csv", "-o", "out.csv"), [name])
+    words = ["train", "--resume", "RUN"] if name == "config.json" else ["predict", "RUN", "d.csv", "-o", "out.csv"]
+    refused(tidegate(*words), [name])
     assert not (tmp_path / "out.csv").exists()
-
-
-def test_data_that_changed_does_not_resume(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text(GOOD)
-    assert tidegate("train", "d.csv", *TRAIN, "--out", "RUN")[0] == 0
-    (tmp_path / "RUN" / "model.json").unlink()
-    (tmp_path / "d.csv").write_text(GOOD.replace("2.0", "3.0"))
-    refused(tidegate("train", "--resume", "RUN"), ["d.csv", "has changed"])
 
 
 def test_unsorted_time_and_new_categories_are_handled_and_said(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,16 +14,22 @@ from safetensors.torch import load, save
 
 from tidegate.blueprint import Blueprint
 from tidegate.errors import ArtifactError
-from tidegate.files import canonical_json, sha256, write_atomically
+from tidegate.files import flush_folder, read_bytes, read_sealed, sha256, write_atomically, write_sealed
 from tidegate.tasks.network import Network
 from tidegate.version import __version__
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 _FORMAT = 1
+_COMING = f".{WEIGHTS}.new"
+_HINT = "restore the file, or train again"
 
 
 def write_model(folder: Path, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
-    """Write weights and description into an existing folder, each atomically, the description last."""
+    """Write weights and description into an existing folder; a kill leaves the earlier model whole, or the new one.
+
+    The description names its weights by digest, and its writing is the moment of change: until then the new weights
+    wait beside the old ones, from where `read_model` takes them if they were not moved into place.
+    """
     weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
     body: dict[str, Any] = {
         "format": _FORMAT,
@@ -33,29 +39,53 @@ def write_model(folder: Path, blueprint: Blueprint, network: Network, metrics: d
         "metrics": metrics,
         "weights_sha256": sha256(weights),
     }
-    body["checksum"] = sha256(canonical_json(body))
-    write_atomically(folder / WEIGHTS, weights)
-    write_atomically(folder / DESCRIPTION, json.dumps(body, indent=1, ensure_ascii=False).encode())
+    _settle(folder)
+    write_atomically(folder / _COMING, weights)
+    write_sealed(folder / DESCRIPTION, body)
+    os.replace(folder / _COMING, folder / WEIGHTS)
+    flush_folder(folder)
+
+
+def _settle(folder: Path) -> None:
+    """Finish what a killed `write_model` left: waiting weights that the description names move into place."""
+    if (folder / _COMING).exists() and (folder / DESCRIPTION).exists():
+        named = read_sealed(folder / DESCRIPTION, f"writing the model in {folder}", _HINT)["weights_sha256"]
+        if sha256((folder / _COMING).read_bytes()) == named:
+            os.replace(folder / _COMING, folder / WEIGHTS)
 
 
 def save_model(path: Path, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
     """Save to a new folder, or over an earlier model; anything else in the way is an `ArtifactError`."""
-    if path.exists() and not (path.is_dir() and (path / DESCRIPTION).exists()):
+    doing = f"saving the model to {path}"
+    try:
+        if path.exists() and not (path / DESCRIPTION).exists():
+            raise ArtifactError(
+                doing,
+                expected="a new path, or an earlier model to replace",
+                got="something else that is there",
+                hint="choose another name",
+            )
+        if path.exists():
+            write_model(path, blueprint, network, metrics)
+        else:
+            _save_anew(path, blueprint, network, metrics)
+    except OSError as error:
         raise ArtifactError(
-            f"saving the model to {path}",
-            expected="a new path, or an earlier model to replace",
-            got="something else that is there",
-            hint="choose another name",
-        )
+            doing,
+            expected="a folder that can be written",
+            got=f"{error.strerror or error} ({error.filename})",
+            hint="choose another place",
+        ) from None
+
+
+def _save_anew(path: Path, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        write_model(path, blueprint, network, metrics)
-        return
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         write_model(scratch, blueprint, network, metrics)
         scratch.chmod(0o755)
         scratch.rename(path)
+        flush_folder(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -70,59 +100,43 @@ def read_model(path: Path) -> tuple[Blueprint, Network, dict[str, float]]:
             got="a file" if path.exists() else "nothing there",
             hint="check the path",
         )
-    body = _read_description(path / DESCRIPTION, doing)
-    weights = _read_bytes(path / WEIGHTS, doing)
-    if sha256(weights) != body["weights_sha256"]:
+    unfinished = "a run that has not finished has no model yet: tidegate train --resume RUN"
+    body = read_sealed(path / DESCRIPTION, doing, _HINT if (path / DESCRIPTION).exists() else unfinished)
+    if body.get("format") != _FORMAT:
         raise ArtifactError(
             doing,
-            expected=f"{WEIGHTS} as it was written",
-            got="other bytes: its checksum differs",
-            hint="restore the file, or train again",
+            expected=f"format {_FORMAT}, which this version ({__version__}) reads",
+            got=f"format {body.get('format')}, written by version {body.get('tidegate')}",
+            hint="load it with that version",
         )
+    weights = _weights(path, body["weights_sha256"], doing)
     try:
         blueprint = Blueprint.model_validate(body["blueprint"])
-    except ValidationError as error:
+        # Fresh weights are drawn only to be replaced: the caller's random state is not spent on them.
+        with torch.random.fork_rng(devices=[]):
+            network = blueprint.network()
+        network.load_state_dict(load(weights))
+    except (ValidationError, RuntimeError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[-1].strip()
         raise ArtifactError(
             doing,
-            expected=f"a description this version ({__version__}) understands",
-            got=f"one written by {body.get('tidegate')}: {error.errors()[0]['msg']}",
+            expected=f"a model this version ({__version__}) understands",
+            got=f"one written by {body['tidegate']}: {said}",
             hint="load it with that version",
         ) from None
-    network = blueprint.network()
-    network.load_state_dict(load(weights))
     network.eval()
     return blueprint, network, dict(body["metrics"])
 
 
-def _read_description(path: Path, doing: str) -> dict[str, Any]:
-    raw = _read_bytes(path, doing)
-    try:
-        body = json.loads(raw)
-        checksum = body.pop("checksum")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+def _weights(folder: Path, digest: str, doing: str) -> bytes:
+    if (folder / _COMING).exists() and sha256(waiting := (folder / _COMING).read_bytes()) == digest:
+        return waiting
+    weights = read_bytes(folder / WEIGHTS, doing, _HINT)
+    if sha256(weights) != digest:
         raise ArtifactError(
             doing,
-            expected=f"{path.name} as it was written",
-            got=f"unreadable JSON ({error})",
-            hint="restore the file, or train again",
-        ) from None
-    if sha256(canonical_json(body)) != checksum:
-        raise ArtifactError(
-            doing,
-            expected=f"{path.name} as it was written",
-            got="other content: its checksum differs",
-            hint="restore the file, or train again",
+            expected=f"{WEIGHTS} as it was written",
+            got="other bytes: its checksum differs",
+            hint=_HINT,
         )
-    return body
-
-
-def _read_bytes(path: Path, doing: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(
-            doing,
-            expected=f"a readable {path.name}",
-            got=error.strerror or str(error),
-            hint="a run that has not finished has no model yet: tidegate train --resume RUN",
-        ) from None
+    return weights

@@ -101,32 +101,21 @@ def _train(
     as_json: bool,
 ) -> None:
     from tidegate import run as runs
-    from tidegate.config import make_config, read_config
+    from tidegate.config import make_config, read_config, take_valid
     from tidegate.train.progress import progress
 
     options = {**(read_config(config) if config else {}), **given}
+    held = take_valid(options, valid)
     # With DATA beside --resume, a run killed before it wrote its configuration simply starts.
     fresh = resume is None or (data is not None and not (resume / runs.CONFIG).exists())
-    folder = resume or out or (runs.default_folder(data) if data else None)
-    if folder is None or (fresh and data is None):
-        raise ConfigError(
-            "starting to train",
-            expected="a data file, or --resume RUN",
-            got="neither",
-            hint="tidegate train data.csv --target y",
-        )
+    folder = _folder(data, resume, out)
+    made: list[Path] = []
     if fresh and data is not None:
-        held = _valid(valid, options)
-        runs.start_run(folder, data, held, make_config(options))
-    elif options and data is None:
-        raise ConfigError(
-            f"resuming {folder}",
-            expected="no options: a run keeps its own",
-            got=f"{sorted(options)}",
-            hint="start a new run to change them",
-        )
+        made = runs.start_run(folder, data, held, make_config(options))
+    else:
+        runs.check_same(folder, data, held, options)
     try:
-        done = runs.run(folder, resume=not fresh, observers=progress(quiet or as_json))
+        done = runs.run(folder, resume=not fresh, made=made, observers=progress(quiet or as_json))
     except KeyboardInterrupt:
         typer.echo(f"interrupted; to go on: tidegate train --resume {folder}", err=True)
         raise typer.Exit(130) from None
@@ -139,14 +128,22 @@ def _train(
         typer.echo(f"run folder {folder}, report {folder / runs.REPORT}")
 
 
-def _valid(valid: str | None, options: dict[str, Any]) -> str | None:
-    if valid is None:
-        return None
-    try:
-        options["valid"] = float(valid)
-    except ValueError:
-        return valid
-    return None
+def _folder(data: str | None, resume: Path | None, out: Path | None) -> Path:
+    """Return the run folder that is meant."""
+    from tidegate.run import default_folder
+
+    if data is None and resume is None:
+        raise ConfigError(
+            "starting to train",
+            expected="a data file, or --resume RUN",
+            got="neither",
+            hint="tidegate train data.csv --target y",
+        )
+    if resume and out and resume.resolve() != out.resolve():
+        raise ConfigError(
+            f"resuming {resume}", expected="no --out: a run stays in its folder", got=str(out), hint="leave --out away"
+        )
+    return resume or out or default_folder(str(data))
 
 
 @app.command()
@@ -173,7 +170,7 @@ def predict(
     from tidegate.api import load
     from tidegate.data.output import check_output, write_predictions
 
-    check_output(output)
+    check_output(output, Path(data))
     model = load(run)
     frame = model.predict(data)
     write_predictions(frame, output)
@@ -217,3 +214,14 @@ def main() -> None:
     except TidegateError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        # A full disk, a folder without permission: the machine's reason says more than a traceback.
+        if error.filename is None:
+            raise
+        reason = ConfigError(
+            f"using {error.filename}",
+            got=error.strerror or "no access",
+            hint="check the path, its permissions, the disk",
+        )
+        typer.echo(f"error: {reason}", err=True)
+        sys.exit(2)

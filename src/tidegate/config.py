@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import json
 import tomllib
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from tidegate.errors import ConfigError
 from tidegate.registry import did_you_mean
 
 TaskName = Literal["classification", "multilabel", "regression", "tagging", "forecasting"]
+_MOST = 10**9
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 class Config(BaseModel):
     """Options of `tg.fit` and `tidegate train`. None means: decided from the data, and written down resolved."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    target: tuple[str, ...] = ()
+    target: Names = ()
     id: str | None = None
     time: str | None = None
     task: TaskName | None = None
-    known: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
+    known: Names = ()
+    ignore: Names = ()
     kinds: dict[str, str] = Field(default_factory=dict)
 
     cell: str = "gru"
-    hidden_size: int = Field(default=64, ge=1)
-    layers: int = Field(default=1, ge=1)
+    hidden_size: int = Field(default=64, ge=1, le=1 << 16)
+    layers: int = Field(default=1, ge=1, le=1 << 10)
     bidirectional: bool | None = None
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     norm: Literal["batch", "layer"] | None = None
@@ -38,29 +41,43 @@ class Config(BaseModel):
     connection: Literal["residual", "highway", "dense", "skip"] | None = None
     pooling: Literal["last", "mean", "max", "last_mean"] = "last_mean"
 
-    horizon: int | None = Field(default=None, ge=1)
-    lookback: int | None = Field(default=None, ge=1)
+    horizon: int | None = Field(default=None, ge=1, le=_MOST)
+    lookback: int | None = Field(default=None, ge=1, le=_MOST)
     channels: Literal["shared", "joint"] = "shared"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     loss: Literal["mse", "mae", "huber"] = "mse"
 
-    epochs: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=50, ge=1, le=_MOST)
+    batch_size: int = Field(default=32, ge=1, le=_MOST)
     lr: float = Field(default=3e-3, gt=0)
     optimizer: str = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: str = "cosine"
     lr_factor: float = Field(default=0.1, gt=0, lt=1)
-    plateau_epochs: int = Field(default=5, ge=1)
-    warmup_steps: int = Field(default=0, ge=0)
+    plateau_epochs: int = Field(default=5, ge=1, le=_MOST)
+    warmup_steps: int = Field(default=0, ge=0, le=_MOST)
     clip_norm: float | None = Field(default=1.0, gt=0)
     clip_value: float | None = Field(default=None, gt=0)
-    patience: int | None = Field(default=15, ge=1)
+    patience: int | None = Field(default=15, ge=1, le=_MOST)
     monitor: str = "loss"
     valid: float = Field(default=0.15, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     device: str = "auto"
+
+    @field_validator("target", "known", "ignore")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("each column once")
+        return names
+
+    @field_validator("quantiles")
+    @classmethod
+    def _in_order(cls, quantiles: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < q < 1 for q in quantiles) or len(set(quantiles)) < len(quantiles):
+            raise ValueError("different numbers between 0 and 1")
+        return tuple(sorted(quantiles))
 
 
 def make_config(options: dict[str, Any], doing: str = "reading the options") -> Config:
@@ -71,38 +88,49 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
                 doing, expected="a known option", got=repr(name), hint=did_you_mean(name, Config.model_fields)
             )
     try:
-        config = Config(**options)
+        return Config(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"{doing}: {where}",
-            expected=first["msg"],
+            f"{doing}: {'.'.join(map(str, first['loc']))}",
+            expected=first["msg"].removeprefix("Value error, "),
             got=repr(first["input"]),
             hint="see tidegate train --help",
         ) from None
-    if any(not 0 < q < 1 for q in config.quantiles):
-        raise ConfigError(
-            f"{doing}: quantiles",
-            expected="numbers between 0 and 1",
-            got=repr(config.quantiles),
-            hint="quantiles=(0.1, 0.5, 0.9)",
-        )
-    return config
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read options from a JSON or TOML file."""
+    """Read options from a JSON or TOML file, or from the configuration of a run, its validation file included."""
     doing = f"reading the configuration {path}"
     try:
         text = path.read_text(encoding="utf-8")
         options = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except FileNotFoundError:
-        raise ConfigError(doing, expected="a file", got="nothing there", hint="check the path") from None
-    except (UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(doing, expected="a file", got=error.strerror or str(error), hint="check the path") from None
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(
             doing, expected="JSON (or TOML, named .toml)", got=str(error), hint="check the line it names"
         ) from None
+    if isinstance(options, dict) and isinstance(options.get("config"), dict):
+        held = {"valid": options["valid_data"]} if options.get("valid_data") else {}
+        options = {**options["config"], **held}
     if not isinstance(options, dict):
         raise ConfigError(doing, expected="an object of options", got=type(options).__name__, hint='{"lr": 0.001}')
     return options
+
+
+def take_valid(options: dict[str, Any], valid: Any = None) -> Any:
+    """Leave a fraction to validate on among the options, and return anything else: a table, or its path.
+
+    `valid` wins over what the options say; text that reads as a number is a fraction.
+    """
+    valid = options.pop("valid", None) if valid is None else valid
+    if isinstance(valid, str):
+        try:
+            valid = float(valid)
+        except ValueError:
+            return valid
+    if isinstance(valid, Real):
+        options["valid"] = float(valid)
+        return None
+    return valid

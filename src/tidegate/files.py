@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes and checksums."""
+"""Files that are whole or not there, and as they were written: atomic writes, digests, sealed JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from tidegate.errors import ArtifactError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -23,10 +25,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut. Windows cannot open folders, and needs no such call."""
     if os.name != "posix":
         return
@@ -45,3 +47,40 @@ def sha256(content: bytes) -> str:
 def canonical_json(value: Any) -> bytes:
     """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 digest of a file of any size in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sealed(path: Path, body: dict[str, Any]) -> None:
+    """Write an object as JSON together with its checksum."""
+    sealed = {**body, "checksum": sha256(canonical_json(body))}
+    write_atomically(path, json.dumps(sealed, indent=1, ensure_ascii=False).encode())
+
+
+def read_sealed(path: Path, doing: str, hint: str) -> dict[str, Any]:
+    """Return what `write_sealed` wrote; an `ArtifactError` names a file that is missing, damaged or altered."""
+    expected = f"{path.name} as it was written"
+    content = read_bytes(path, doing, hint)
+    try:
+        body = json.loads(content)
+        checksum = body.pop("checksum")
+        same = sha256(canonical_json(body)) == checksum
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ArtifactError(doing, expected=expected, got=f"unreadable JSON ({error})", hint=hint) from None
+    if not same:
+        raise ArtifactError(doing, expected=expected, got="other content: its checksum differs", hint=hint)
+    return dict(body)
+
+
+def read_bytes(path: Path, doing: str, hint: str) -> bytes:
+    """Return a file's content, or raise an `ArtifactError` that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            doing, expected=f"a readable {path.name}", got=error.strerror or str(error), hint=hint
+        ) from None

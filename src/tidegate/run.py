@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import itertools
-import json
 import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tidegate.artifact import DESCRIPTION, read_model, write_model
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tidegate.artifact import DESCRIPTION, WEIGHTS, read_model, write_model
 from tidegate.config import Config, make_config
+from tidegate.data.infer import TYPES
 from tidegate.data.source import open_source
 from tidegate.data.table import Table, load_table
 from tidegate.errors import ArtifactError, ConfigError, DataError, InputError
-from tidegate.files import sha256, write_atomically
+from tidegate.files import file_sha256, read_sealed, write_sealed
 from tidegate.model import Model
 from tidegate.prepare import Prepared, prepare
 from tidegate.train.checkpoint import FOLDER as CHECKPOINT
+from tidegate.train.checkpoint import METRICS
 from tidegate.train.events import Observer
 from tidegate.train.loop import TrainResult, fit
-from tidegate.train.seeds import seed_everything
+from tidegate.train.seeds import random_state_kept, seed_everything
 from tidegate.train.settings import TrainSettings
 
 CONFIG, REPORT = "config.json", "report.html"
-_SAMPLED_BYTES = 1 << 20
+_FORECASTS_ONLY = ("known", "horizon", "lookback", "channels", "quantiles")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,16 @@ def train(
     observers: Sequence[Observer] = (),
 ) -> Trained:
     """Prepare the data, train with the one loop, and return the model with the best validation weights."""
+    with random_state_kept():
+        return _train(data, config, valid, run_dir, resume, observers)
+
+
+def _train(
+    data: Any, config: Config, valid: Any, run_dir: Path | None, resume: bool, observers: Sequence[Observer]
+) -> Trained:
     seed_everything(config.seed)
     table = _table(data, config)
-    prepared = prepare(table, config, None if valid is None else _table(valid, config))
+    prepared = prepare(table, config, None if valid is None else _table(valid, config, like=table))
     network = prepared.blueprint.network()
     result = fit(
         network,
@@ -65,14 +74,27 @@ def train(
     )
     network.cpu().eval()
     model = Model(prepared.blueprint, network, dict(result.metrics))
-    model.notes = list(prepared.notes)
-    return Trained(model, result, prepared, prepared.notes)
+    model.notes = prepared.notes + _without_effect(prepared.config)
+    return Trained(model, result, prepared, list(model.notes))
 
 
-def _table(data: Any, config: Config) -> Table:
+def _without_effect(config: Config) -> list[str]:
+    """Say which options were set that only forecasts obey."""
+    fields = Config.model_fields
+    given = [name for name in _FORECASTS_ONLY if getattr(config, name) != fields[name].default]
+    return [f"{name} has no effect on {config.task}" for name in given if config.task != "forecasting"]
+
+
+def _table(data: Any, config: Config, like: Table | None = None) -> Table:
+    """Read a table; `like` another one, columns they share are of its types whatever this one's values look like."""
     if isinstance(data, Table):
         return data
-    return load_table(open_source(data, kinds=config.kinds, ignore=config.ignore), id=config.id, time=config.time)
+    kinds = dict(config.kinds)
+    if like is not None:
+        seen = {n: info.type for n, info in like.columns.items() if info.missing < like.rows and n != like.id_name}
+        kinds |= {name: type_ for name, type_ in seen.items() if type_ in TYPES}
+    source = open_source(data, kinds=kinds, ignore=config.ignore, must_have=like is None)
+    return load_table(source, id=config.id, time=config.time)
 
 
 def _settings(config: Config) -> TrainSettings:
@@ -80,103 +102,158 @@ def _settings(config: Config) -> TrainSettings:
     return TrainSettings(**{name: getattr(config, name) for name in shared})
 
 
-def start_run(folder: Path, data: str, valid: str | None, config: Config) -> None:
-    """Create the run folder with its configuration. An earlier run is never written over."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(
-            f"creating the run folder {folder}",
-            expected="a new or empty folder",
-            got="one with something in it",
-            hint=f"--out another name, or --resume {folder}",
-        )
-    for path in (data, valid):
-        if path is not None and not Path(path).is_file():
-            raise DataError(
-                f"reading {path}",
-                expected="a file",
-                got="a folder" if Path(path).is_dir() else "nothing there",
-                hint="check the path",
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_config(folder, data, valid, config)
+class Record(BaseModel):
+    """What `config.json` holds: the files of a run with their digests, its options, and the versions that ran it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    valid_data: str | None
+    data_sha256: str
+    valid_sha256: str | None
+    config: Config
+    versions: dict[str, str]
 
 
-def _write_config(folder: Path, data: str, valid: str | None, config: Config) -> None:
-    body = {
-        "data": str(Path(data).resolve()),
-        "valid_data": str(Path(valid).resolve()) if valid else None,
-        "fingerprint": fingerprint(Path(data)),
-        "config": config.model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("tidegate", "torch", "polars")}
+def start_run(folder: Path, data: str, valid: str | None, config: Config) -> list[Path]:
+    """Create the run folder with its configuration, and return the folders that were made for it, innermost first.
+
+    An earlier run is never written over; what cannot be started leaves nothing behind.
+    """
+    doing = f"creating the run folder {folder}"
+    data_sha256 = _digest(data)
+    valid_sha256 = None if valid is None else _digest(valid, "valid=", "a fraction between 0 and 1, or a file")
+    record = Record(
+        data=str(Path(data).resolve()),
+        valid_data=None if valid is None else str(Path(valid).resolve()),
+        data_sha256=data_sha256,
+        valid_sha256=valid_sha256,
+        config=config,
+        versions={name: version(name) for name in ("tidegate", "torch", "polars")}
         | {"python": platform.python_version()},
-    }
-    write_atomically(folder / CONFIG, json.dumps(body, indent=1, ensure_ascii=False).encode())
-
-
-def fingerprint(path: Path) -> str:
-    """Return a digest of a file's size and its first and last megabyte: enough to notice another file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(_SAMPLED_BYTES)
-        file.seek(max(size - _SAMPLED_BYTES, 0))
-        return sha256(str(size).encode() + head + file.read(_SAMPLED_BYTES))
-
-
-def read_run(folder: Path) -> tuple[str, str | None, Config]:
-    """Return data path, validation path and configuration of a run folder; a changed data file is an error."""
-    doing = f"resuming the run in {folder}"
+    )
+    made: list[Path] = []
     try:
-        body = json.loads((folder / CONFIG).read_bytes())
-        data, valid, options, digest = body["data"], body["valid_data"], body["config"], body["fingerprint"]
+        if folder.exists() and (not folder.is_dir() or not _unused(folder)):
+            raise ConfigError(
+                doing,
+                expected="a new or empty folder",
+                got="one with something in it" if folder.is_dir() else "a file",
+                hint=f"--out another name, or --resume {folder}",
+            )
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_sealed(folder / CONFIG, record.model_dump(mode="json"))
     except OSError as error:
-        raise ArtifactError(
+        _clear(folder, made)
+        raise ConfigError(
             doing,
-            expected=f"a readable {CONFIG}",
-            got=error.strerror or str(error),
-            hint="start it again: tidegate train DATA --target …",
+            expected="a place where a folder can be made",
+            got=f"{error.strerror or error} ({error.filename})",
+            hint="--out another place",
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            doing,
-            expected=f"{CONFIG} as it was written",
-            got=f"damaged content ({error})",
-            hint="restore the file, or start again",
-        ) from None
-    if not isinstance(options, dict):
-        raise ArtifactError(
-            doing, expected=f"{CONFIG} with an object of options", got=repr(options), hint="restore the file"
-        )
-    config = make_config(options, doing)
-    if not Path(data).is_file():
-        raise DataError(doing, expected=f"the data it was started on, {data}", got="nothing there", hint="put it back")
-    if fingerprint(Path(data)) != digest:
-        raise DataError(
-            doing,
-            expected=f"{data} as it was when the run started",
-            got="a file that has changed",
-            hint="restore it, or start a new run",
-        )
-    return data, valid, config
+    return made
 
 
-def run(folder: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Trained | Model:
-    """Train (or go on training) in a run folder; a run that is already finished returns its model."""
-    data, valid, config = read_run(folder)
+def _unused(folder: Path) -> bool:
+    """Whether a folder holds nothing, but for what a start that was killed may leave."""
+    return all(path.name.startswith(f".{CONFIG}.") for path in folder.iterdir())
+
+
+def _digest(path: str, option: str = "", expected: str = "a file") -> str:
+    doing = f"reading {option}{path!r}"
+    try:
+        if Path(path).is_file():
+            return file_sha256(Path(path))
+        got = "a folder" if Path(path).is_dir() else "something else" if Path(path).exists() else "nothing there"
+    except OSError as error:
+        got = error.strerror or str(error)
+    raise DataError(doing, expected=expected, got=got, hint="check the path")
+
+
+def read_run(folder: Path) -> Record:
+    """Return the record of a run folder; a damaged record and a changed data file are errors."""
+    doing = f"resuming the run in {folder}"
+    found = (folder / CONFIG).exists()
+    hint = "restore the file, or start a new run to change options" if found else "start it: tidegate train DATA"
+    try:
+        record = Record.model_validate(read_sealed(folder / CONFIG, doing, hint))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(
+            doing,
+            expected=f"a {CONFIG} that this version understands",
+            got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="resume it with the version that started it",
+        ) from None
+    for path, digest in ((record.data, record.data_sha256), (record.valid_data, record.valid_sha256)):
+        if path is not None and _digest(path) != digest:
+            raise DataError(
+                doing,
+                expected=f"{path} as it was when the run started",
+                got="a file that has changed",
+                hint="restore it, or start a new run",
+            )
+    return record
+
+
+def check_same(folder: Path, data: str | None, valid: str | None, options: dict[str, Any]) -> None:
+    """Raise `ConfigError` unless what is asked of a run that is resumed is what it was started with."""
+    record = read_run(folder)
+    stored = record.config.model_dump()
+    # None is "decided from the data" where it is the default: the decision stands in the record.
+    asked = {k: v for k, v in options.items() if v is not None or Config.model_fields[k].default is not None}
+    resolved = make_config({**stored, **asked}).model_dump()
+    differing = {name: (value, stored[name]) for name, value in resolved.items() if value != stored[name]}
+    for name, path, kept in (("data", data, record.data), ("valid", valid, record.valid_data)):
+        if path is not None and str(Path(path).resolve()) != kept:
+            differing[name] = (path, kept)
+    for name, (asked_for, kept) in differing.items():
+        raise ConfigError(
+            f"resuming {folder}",
+            expected=f"{name!r} as the run was started with, {kept!r}",
+            got=repr(asked_for),
+            hint="leave it out, or start a new run to change options",
+        )
+
+
+def run(
+    folder: Path, *, resume: bool, made: Sequence[Path] = (), observers: Sequence[Observer] = ()
+) -> Trained | Model:
+    """Train (or go on training) in a run folder; a run that is already finished returns its model.
+
+    Input that cannot be trained on leaves nothing behind of what was `made` for the run (see `start_run`).
+    """
+    record = read_run(folder)
     if resume and (folder / DESCRIPTION).exists() and (folder / REPORT).exists():
         return Model(*read_model(folder))
     try:
-        trained = train(data, config, valid=valid, run_dir=folder, resume=resume, observers=observers)
+        trained = train(
+            record.data, record.config, valid=record.valid_data, run_dir=folder, resume=resume, observers=observers
+        )
     except InputError:
-        # Input that cannot be trained on leaves nothing behind; a run with a checkpoint is the user's to keep.
+        # A run with a checkpoint is the user's to keep.
         if not resume and not (folder / CHECKPOINT).exists():
-            shutil.rmtree(folder)
+            _clear(folder, made)
         raise
-    _write_config(folder, data, valid, trained.prepared.config)
+    resolved = record.model_copy(update={"config": trained.prepared.config})
+    write_sealed(folder / CONFIG, resolved.model_dump(mode="json"))
     write_model(folder, trained.model.blueprint, trained.model.network, trained.model.metrics)
     from tidegate.report.page import write_report
 
-    write_report(folder / REPORT, trained, data)
+    write_report(folder / REPORT, trained, record.data)
     return trained
+
+
+def _clear(folder: Path, made: Sequence[Path]) -> None:
+    """Remove a run's own files, then the folders made for it as far as nothing else is in them."""
+    for name in (CONFIG, METRICS, REPORT, WEIGHTS, DESCRIPTION):
+        if folder.is_dir():
+            (folder / name).unlink(missing_ok=True)
+    for path in made:
+        if not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
 
 
 def default_folder(data: str) -> Path:

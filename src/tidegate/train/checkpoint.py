@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tidegate.errors import ArtifactError
-from tidegate.files import canonical_json, sha256, write_atomically
+from tidegate.files import read_bytes, read_sealed, sha256, write_atomically, write_sealed
 from tidegate.train.seeds import capture_random_state, restore_random_state
 
 METRICS, FOLDER = "metrics.jsonl", "checkpoint"
+_HINT = "delete the checkpoint folder to train from the start"
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Checkpointer:
         self.generation += 1
         name = f"state-{self.generation}"
         write_atomically(self.folder / f"{name}.safetensors", blob)
-        write_atomically(self.folder / f"{name}.json", _sealed(body))
-        write_atomically(self.folder / "latest.json", _sealed({"generation": self.generation}))
+        write_sealed(self.folder / f"{name}.json", body)
+        write_sealed(self.folder / "latest.json", {"generation": self.generation})
         for old in self.folder.glob("*state-*"):
             if not old.name.startswith(f"{name}."):
                 old.unlink()
@@ -77,12 +78,18 @@ class Checkpointer:
         """Put the newest state back and return where training stands; None if there is no checkpoint yet."""
         if not (self.folder / "latest.json").exists():
             return None
-        self.generation = int(_opened(self.folder / "latest.json")["generation"])
+        doing = f"reading the checkpoint in {self.folder}"
+        self.generation = int(read_sealed(self.folder / "latest.json", doing, _HINT)["generation"])
         name = f"state-{self.generation}"
-        body = _opened(self.folder / f"{name}.json")
-        blob = _read(self.folder / f"{name}.safetensors")
+        body = read_sealed(self.folder / f"{name}.json", doing, _HINT)
+        blob = read_bytes(self.folder / f"{name}.safetensors", doing, _HINT)
         if sha256(blob) != body["tensors_sha256"]:
-            raise _damaged(self.folder / f"{name}.safetensors", "other bytes: its checksum differs")
+            raise ArtifactError(
+                doing,
+                expected=f"{name}.safetensors as it was written",
+                got="other bytes: its checksum differs",
+                hint=_HINT,
+            )
         if body["settings"] != self.digest:
             raise ArtifactError(
                 f"resuming the run in {self.run_dir}",
@@ -125,37 +132,6 @@ def _unflatten(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, An
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _sealed(body: dict[str, Any]) -> bytes:
-    return json.dumps({**body, "checksum": sha256(canonical_json(body))}).encode()
-
-
-def _opened(path: Path) -> dict[str, Any]:
-    try:
-        body = json.loads(_read(path))
-        checksum = body.pop("checksum")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"unreadable JSON ({error})") from None
-    if sha256(canonical_json(body)) != checksum:
-        raise _damaged(path, "other content: its checksum differs")
-    return dict(body)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from None
-
-
-def _damaged(path: Path, got: str) -> ArtifactError:
-    return ArtifactError(
-        f"reading the checkpoint {path}",
-        expected="the file as it was written",
-        got=got,
-        hint="delete the checkpoint folder to train from the start",
-    )
 
 
 def copied(model: nn.Module) -> dict[str, Tensor]:

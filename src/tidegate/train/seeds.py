@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -44,3 +46,13 @@ def restore_random_state(state: dict[str, Tensor]) -> None:
         for i in range(torch.cuda.device_count()):
             if f"cuda{i}" in state:
                 torch.cuda.set_rng_state(state[f"cuda{i}"], i)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave the caller's random states as they were, whatever is drawn or seeded inside."""
+    state = capture_random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
