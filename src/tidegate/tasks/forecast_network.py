@@ -12,7 +12,7 @@ from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Architecture, Columns, Network
 
 _STEP_WIDTH = 32
-_FLOOR = 1e-2
+_FLOOR = 1e-4
 """Least scale of a window, in standard units: a flat look-back must not blow rounding up."""
 
 
