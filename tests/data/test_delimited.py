@@ -57,6 +57,12 @@ def test_blank_lines_marks_and_line_ends(content: str, tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv").rows(named=True) == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
 
 
+def test_long_fields_and_quoted_names(tmp_path: Path) -> None:
+    long = "z" * 200_000
+    (tmp_path / "t.csv").write_text(f'"a, ""b""",c\n{long},"x\r"\n')
+    assert read(tmp_path / "t.csv").rows(named=True) == [{'a, "b"': long, "c": "x"}]
+
+
 def test_a_blank_line_in_one_column_is_a_missing_value(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x\n1\n\n3\n\n\n")
     assert read(tmp_path / "t.csv")["x"].to_list() == [1, None, 3]

@@ -37,3 +37,13 @@ def test_bucketing_saves_padding() -> None:
     unsorted = sum(32 * lengths[plain[i : i + 32]].max() for i in range(0, 5000, 32))
     assert padded < 1.1 * lengths.sum()
     assert unsorted > 1.7 * lengths.sum()
+
+
+def test_of_many_windows_an_epoch_takes_some_and_every_epoch_others() -> None:
+    lengths = np.full(1000, 5)
+    first, second = (np.concatenate(list(batch_order(lengths, 32, 0, e, most=100))) for e in (0, 1))
+    assert len(set(first.tolist())) == 100
+    assert len(set(first.tolist()) & set(second.tolist())) < 50
+    spread = np.concatenate(list(batch_order(lengths, 32, None, 0, most=100)))
+    assert spread.tolist() == list(range(0, 1000, 10))
+    assert len(np.concatenate(list(batch_order(lengths, 32, 0, 0, most=2000)))) == 1000

@@ -42,6 +42,11 @@ FILES: dict[str, tuple[str, bytes | str, list[str]]] = {
     "other delimiter in header": ("a.tsv", "a\tb\n1,2\n", ["a.tsv", "line 2", "commas", "tab"]),
     "unclosed quote": ("a.csv", 'a,b\n1,2\n"3,4\n5,6\n', ["a.csv", "quote that never closes", "line 3"]),
     "quote inside a field": ("a.csv", 'a,b\n1,x "y,z" w\n', ["a.csv", "line 2"]),
+    "inch marks in two rows": ("a.csv", 'a,b,c\n1,2,3\n1,2,5" x\n6" x,2,3\n', ["a.csv", "quotes", "line 3", '1,2,5" x']),
+    "inch marks that make up rows": ("a.csv", 'a,b\n1,2\n5" pipe,1\n6" pipe,2\n', ["a.csv", "quotes", "line 3"]),
+    "inch mark in one row": ("a.csv", 'a,b\n1,2\n5" pipe,1\n7,2\n', ["a.csv", "quote", "line 3"]),
+    "old line ends": ("a.csv", "a,b\r1,2\r3,4\r", ["a.csv", "carriage return", "line 1"]),
+    "an old line end": ("a.csv", "a\r\n1\r\n2\r3\r\n", ["a.csv", "carriage return", "line 3"]),
     "huge field": ("a.csv", "a,b\n1,2\n3," + "z" * 1_100_000 + "\n", ["a.csv", "huge field", "line 3", "'b'"]),
     "endless field": ("a.csv", "a,b\n1," + "z" * (65 << 20), ["a.csv", "huge field", "line 2"]),
     "bad UTF-8": ("a.csv", b"a,b\n1,2\ncaf\xe9,4\n", ["a.csv", "UTF-8", "0xe9", "byte 4 of line 3"]),
@@ -61,6 +66,8 @@ FILES: dict[str, tuple[str, bytes | str, list[str]]] = {
     "JSON types": ("a.jsonl", '{"x": 1}\n\n{"x": "b"}\n', ["a.jsonl", "'x'", "inconsistent types", "line 3", '"b"']),
     "JSON scalar for a list": ("a.jsonl", '{"x": [1]}\n{"x": 1}\n', ["a.jsonl", "'x'", "line 2", "a list of"]),
     "JSON object inside": ("a.jsonl", '{"x": {"y": 1}}\n', ["a.jsonl", "'x'", "line 1", "object"]),
+    "half a surrogate": ("a.jsonl", '{"x": "a"}\n{"x": "\\ud800"}\n', ["a.jsonl", "\\ud800", "line 2"]),
+    "half a surrogate in a name": ("a.jsonl", '{"\\udfff": 1}\n', ["a.jsonl", "\\udfff", "line 1"]),
     "blank JSON lines": ("a.jsonl", "\n\n", ["a.jsonl", "column"]),
 }  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def read_delimited(path: Path, name: str) -> Raw:
 
     The delimiter (comma, tab, semicolon or bar) is the one the header has most of. Blank lines are passed over, except
     in a file of one column, where they are missing values. Quotes follow RFC 4180: a quoted field may hold delimiters
-    and line ends. Errors: `DataError` naming line and column.
+    and line ends, which are \\n or \\r\\n. Errors: `DataError` naming line and column.
     """
     head = _head(path, name)
     delimiter = max(_SPOKEN, key=lambda d: len(_fields(head[0], d))) if head else ","
@@ -32,6 +31,7 @@ def read_delimited(path: Path, name: str) -> Raw:
     def chunks(wanted: Sequence[str]) -> Iterator[Chunk]:
         row, headed = 0, False
         for line, data in read_blocks(path, name, quotes=True):
+            _check_line_ends(data, line, name)
             text, lines = _check(data, line, delimiter, columns, name)
             if not headed:
                 text, lines = _without_header(text, lines)
@@ -46,7 +46,8 @@ def read_delimited(path: Path, name: str) -> Raw:
 def _head(path: Path, name: str) -> list[bytes]:
     """Return the first two records that are not blank."""
     found: list[bytes] = []
-    for _, data in read_blocks(path, name, quotes=True):
+    for line, data in read_blocks(path, name, quotes=True):
+        _check_line_ends(data, line, name)
         start = 0
         while len(found) < 2 and start < len(data):
             end = data.index(b"\n", start)
@@ -61,7 +62,48 @@ def _head(path: Path, name: str) -> list[bytes]:
 
 
 def _fields(record: bytes, delimiter: str) -> list[str]:
-    return [field.strip() for field in next(csv.reader([record.decode("utf-8")], delimiter=delimiter))]
+    array = np.frombuffer(record, np.uint8)
+    marks = outside_quotes(np.flatnonzero(array == ord(delimiter)), np.flatnonzero(array == ord('"')))
+    stops = [*marks.tolist(), len(record)]
+    fields = [record[a:b].decode("utf-8").strip() for a, b in zip([0, *(m + 1 for m in stops)], stops, strict=False)]
+    return [f[1:-1].replace('""', '"').strip() if f[:1] == f[-1:] == '"' and len(f) > 1 else f for f in fields]
+
+
+def _check_line_ends(data: bytes, line: int, name: str) -> None:
+    if b"\r" not in data:
+        return
+    array = np.frombuffer(data, np.uint8)
+    returns = np.flatnonzero(array == ord("\r"))
+    alone = returns[~np.isin(array[returns + 1], (ord("\r"), ord("\n")))]
+    bare = outside_quotes(alone, np.flatnonzero(array == ord('"')))
+    if bare.size:
+        line += data.count(b"\n", 0, int(bare[0]))
+        raise DataError(
+            f"reading {name}",
+            expected="lines that end with \\n or \\r\\n",
+            got=f"a carriage return (\\r) alone on line {line}",
+            hint="convert the line ends: tr '\\r' '\\n'",
+        )
+
+
+def _stray_quote(data: bytes, delimiter: str) -> int | None:
+    """Return the place of the first quote that neither begins nor ends a field, nor is doubled."""
+    array = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(array == ord('"'))
+    before = np.concatenate([[ord("\n")], array])[quotes]
+    after = np.concatenate([array, [ord("\n")]])[quotes + 1]
+    beside = np.where(np.arange(quotes.size) % 2 == 0, before, after)
+    stray = quotes[~np.isin(beside, [ord(c) for c in f'{delimiter}\r\n" '])]
+    return int(stray[0]) if stray.size else None
+
+
+def _misplaced(place: str, name: str) -> DataError:
+    return DataError(
+        f"reading {name}",
+        expected="quotes around whole fields only",
+        got=f"misplaced quotes, {place}",
+        hint='quote the whole field, and write a quote inside it as ""',
+    )
 
 
 def _check_header(columns: list[str], below: list[str] | None, name: str) -> None:
@@ -149,6 +191,11 @@ def _check_fields(stops: np.ndarray, starts: np.ndarray, lines: np.ndarray, colu
 
 
 def _ragged(record: bytes, line: int, delimiter: str, columns: list[str], name: str) -> DataError:
+    if (stray := _stray_quote(record, delimiter)) is not None:
+        begin, end = record.rfind(b"\n", 0, stray) + 1, record.find(b"\n", stray)
+        shown = record[begin : end if end > 0 else len(record)].decode("utf-8")[:60]
+        line += record.count(b"\n", 0, stray)
+        return _misplaced(f"line {line}: {shown!r}", name)
     fields = _fields(record, delimiter)
     for other, spoken in _SPOKEN.items():
         alike = len(_fields(record, other))
@@ -180,18 +227,21 @@ def _without_header(text: bytes, lines: np.ndarray) -> tuple[bytes, np.ndarray]:
 
 
 def _parse(text: bytes, lines: np.ndarray, delimiter: str, columns: list[str], name: str) -> pl.DataFrame:
-    frame, problem = None, ""
     try:
         frame = pl.read_csv(
             text, has_header=False, separator=delimiter, schema=dict.fromkeys(columns, pl.String()), encoding="utf8"
         )
     except pl.exceptions.PolarsError as error:
-        problem = f"misplaced quotes ({str(error).splitlines()[0][:60]})"
-    if frame is None or frame.height != lines.size:
-        raise DataError(
-            f"reading {name}",
-            expected="quotes around whole fields only",
-            got=f"{problem or 'rows that run together'}, between line {int(lines[0])} and line {int(lines[-1])}",
-            hint='write a quote inside a quoted field as ""',
-        )
+        raise _misplaced(_where(text, lines, delimiter), name) from error
+    if frame.height != lines.size:
+        raise _misplaced(_where(text, lines, delimiter), name)
     return frame
+
+
+def _where(text: bytes, lines: np.ndarray, delimiter: str) -> str:
+    stray = _stray_quote(text, delimiter)
+    if stray is None:
+        return f"between line {int(lines[0])} and line {int(lines[-1])}"
+    array = np.frombuffer(text, np.uint8)
+    ends = outside_quotes(np.flatnonzero(array == ord("\n")), np.flatnonzero(array == ord('"')))
+    return f"in the row that begins on line {int(lines[np.searchsorted(ends, stray)])}"

@@ -79,7 +79,21 @@ def _parse(text: bytes, line: int, name: str) -> dict[str, Any]:
             got=f"a {type(item).__name__} on line {line}",
             hint='write rows as {"column": value, …}',
         )
+    if b"\\u" in text:
+        _check_surrogates(item, line, name)
     return item
+
+
+def _check_surrogates(item: dict[str, Any], line: int, name: str) -> None:
+    try:
+        json.dumps(item, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"reading {name}",
+            expected="Unicode text",
+            got=f"half a surrogate pair, \\u{ord(error.object[error.start]):04x}, on line {line}",
+            hint="write both halves, or the character itself",
+        ) from error
 
 
 def _widen(known: tuple[str, int] | None, value: Any, key: str, line: int, name: str) -> tuple[str, int]:
