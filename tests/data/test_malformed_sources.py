@@ -42,7 +42,7 @@ FILES: dict[str, tuple[str, bytes | str, list[str]]] = {
     "other delimiter in header": ("a.tsv", "a\tb\n1,2\n", ["a.tsv", "line 2", "commas", "tab"]),
     "unclosed quote": ("a.csv", 'a,b\n1,2\n"3,4\n5,6\n', ["a.csv", "quote that never closes", "line 3"]),
     "quote inside a field": ("a.csv", 'a,b\n1,x "y,z" w\n', ["a.csv", "line 2"]),
-    "inch marks in two rows": ("a.csv", 'a,b,c\n1,2,3\n1,2,5" x\n6" x,2,3\n', ["a.csv", "quotes", "line 3", '1,2,5" x']),
+    "inch marks in two rows": ("a.csv", 'a,b,c\n1,2,3\n1,2,5" x\n6" x,2,3\n', ["a.csv", "line 3", '1,2,5" x']),
     "inch marks that make up rows": ("a.csv", 'a,b\n1,2\n5" pipe,1\n6" pipe,2\n', ["a.csv", "quotes", "line 3"]),
     "inch mark in one row": ("a.csv", 'a,b\n1,2\n5" pipe,1\n7,2\n', ["a.csv", "quote", "line 3"]),
     "old line ends": ("a.csv", "a,b\r1,2\r3,4\r", ["a.csv", "carriage return", "line 1"]),
