@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 
 from tidegate.data.encode import MOST_LEVELS
 from tidegate.data.features import is_missing
-from tidegate.data.infer import WORD
 from tidegate.data.table import ColumnInfo, Table
 from tidegate.errors import ConfigError, DataError
 from tidegate.registry import did_you_mean
@@ -92,7 +91,7 @@ def infer_schema(
         known=future,
         static=static,
         ignored=ignored,
-        types={name: _kind(table.columns[name]) for name in (*inputs, *targets)},
+        types={name: table.columns[name].kind for name in (*inputs, *targets)},
     )
 
 
@@ -114,11 +113,6 @@ def _check_names(table: Table, targets: Sequence[str], known: Sequence[str], ign
             raise refuse("each target once", f"{name!r} twice", "name it once")
     for names, role in ((targets, "target"), (known, "known")):
         check_columns(table, names, role)
-
-
-def _kind(info: ColumnInfo) -> str:
-    """Return the type as `open_source` takes it, so that other tables are read in the same way."""
-    return WORD if info.type == "category" and not info.verbatim else info.type
 
 
 def _is_static(info: ColumnInfo) -> bool:

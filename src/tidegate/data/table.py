@@ -12,6 +12,7 @@ import polars as pl
 from tidegate.data.encode import Encoder
 from tidegate.data.grouping import Grouped, Storage, group_in_memory
 from tidegate.data.grouping import InMemory as InMemory
+from tidegate.data.infer import WORD
 from tidegate.data.source import Source
 from tidegate.data.spool import group_on_disk
 
@@ -38,6 +39,11 @@ class ColumnInfo:
     patchy: bool = False
     words: tuple[str, str] | None = None
     verbatim: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The type as `kinds` of `open_source` takes it, so that another table is read in the same way."""
+        return WORD if self.type == "category" and not self.verbatim else self.type
 
 
 @dataclass(frozen=True)
