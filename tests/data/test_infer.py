@@ -104,7 +104,13 @@ def test_other_text_is_not_noted(values: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"), [(["Yes", "no"], ("no", "yes")), (["", "FALSE", "true"], ("false", "true")), (["1"], None)]
+    ("values", "words"),
+    [
+        (["Yes", "No"], ("No", "Yes")),
+        (["", "FALSE", "TRUE"], ("FALSE", "TRUE")),
+        (["true", "false"], ("false", "true")),
+        (["1"], None),
+    ],
 )
 def test_words_of_booleans_are_kept(values: list[str], words: tuple[str, str] | None, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("k,x\n" + "".join(f"w,{v}\n" for v in values))

@@ -18,7 +18,10 @@ WORD = "category, markers missing"
 TIMESTAMP = pl.Datetime("us")
 
 _MARKED = [m for marker in MARKERS for m in map("".join, product(*({c.lower(), c.upper()} for c in marker)))]
-_WORDS = (("no", "yes"), ("false", "true"))
+_WORDS = tuple(
+    (style(no), style(yes)) for no, yes in (("no", "yes"), ("false", "true")) for style in (str, str.title, str.upper)
+)
+TRUE_WORDS = tuple(yes for _, yes in _WORDS)
 _MIXED, _NUMERIC = 0.9, 0.5
 _LOOKS_LIKE_NUMBER = r"^[$€£]? ?[+-]?(\d{1,3}([ '.,\x{a0}]\d{3})+([.,]\d+)?|\d+([.,]\d+)?) ?[%$€£]?$"
 _LOOKS_LIKE_TIME = r"^(\d{4}[-/]\d{1,2}|\d{1,2}\.\d{1,2}\.\d{4})"
@@ -141,7 +144,7 @@ class Tally:
         self.numeric += int(clean.filter(unparsed).str.contains(_LOOKS_LIKE_NUMBER).sum())
         boolean = _series(_boolean(pl.col("text")), clean)
         if not self.booleans and boolean.count():
-            self.word = clean.filter(boolean.is_not_null())[0].lower()
+            self.word = clean.filter(boolean.is_not_null())[0]
         self.booleans += boolean.count()
         self.odd_boolean = self.odd_boolean or _first(real & boolean.is_null(), clean, place)
         self._add_times(clean, real, place)
