@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -44,7 +49,9 @@ def test_uneven_lists_are_sequences() -> None:
 def test_several_labels_each() -> None:
     X, y = waves()
     labels = np.stack([y == "up", y == "down"], axis=1).astype(int)
-    assert (tg.Classifier(**QUICK).fit(X, labels).predict(X) == labels).mean() > 0.9
+    model = tg.Classifier(**QUICK).fit(X, labels)
+    assert (model.predict(X) == labels).mean() > 0.9
+    assert model.score(X, labels) == (model.predict(X) == labels).all(1).mean()
 
 
 def test_regressor_one_and_several_targets() -> None:
@@ -73,3 +80,232 @@ def test_wrong_y_is_told() -> None:
     X, y = waves()
     with pytest.raises(tg.InputError, match=r"\[48\] or \[48, C\]"):
         tg.Classifier(**QUICK).fit(X, y[:-1])
+
+
+def problem(kind: str) -> tuple[Any, Any, Any]:
+    """An estimator of each kind with data to fit it on."""
+    X, y = waves(24)
+    quick = {**QUICK, "epochs": 2, "valid": 0.3}
+    return {
+        "classifier": (tg.Classifier(**quick), X, y),
+        "regressor": (tg.Regressor(**quick), X, X.sum((1, 2))),
+        "tagger": (tg.Tagger(**quick), X, np.where(X[:, :, 0] > 0, "pos", "neg")),
+        "forecaster": (tg.Forecaster(**quick, horizon=2, lookback=4), list(X[:, :, 0]), None),
+    }[kind]
+
+
+KINDS = ["classifier", "regressor", "tagger", "forecaster"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inside_clone_pipeline_search_and_validation(kind: str) -> None:
+    model, X, y = problem(kind)
+    assert clone(model.set_params(hidden_size=5)).get_params() == model.get_params()
+    pipe = Pipeline([("same", FunctionTransformer()), ("rnn", model)]).fit(X, y)
+    assert len(pipe.predict(X)) == 24
+    assert np.isfinite(pipe.score(X, y))
+    assert np.isfinite(cross_val_score(model, X, y, cv=2)).all()
+    search = GridSearchCV(model, {"hidden_size": np.array([3, 4])}, cv=2).fit(X, y)
+    assert search.best_params_["hidden_size"] in (3, 4)
+    assert len(search.predict(X)) == 24
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_fitted_says_so(kind: str) -> None:
+    model, X, y = problem(kind)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    with pytest.raises(NotFittedError):
+        model.score(X, y)
+
+
+def test_a_series_in_time_series_split() -> None:
+    model = tg.Forecaster(**{**QUICK, "epochs": 2}, horizon=2, lookback=4)
+    assert np.isfinite(cross_val_score(model, np.sin(np.arange(120.0)), cv=TimeSeriesSplit(2))).all()
+
+
+def forecaster(series: Any, **options: Any) -> tg.Forecaster:
+    return tg.Forecaster(**{**QUICK, "epochs": 2, "horizon": 3, "lookback": 6, **options}).fit(series)
+
+
+def test_a_tuple_is_several_series() -> None:
+    s = np.sin(np.arange(60.0))
+    model = forecaster((s, 2 * s))
+    assert [p.shape for p in model.predict()] == [(3,), (3,)]
+    assert np.array_equal(model.predict(), model.predict([s.tolist(), (2 * s).tolist()]))
+    assert model.predict(np.stack([s], 1)).shape == (3, 1)
+    assert model.predict(s.tolist()).shape == (3,)
+
+
+def test_a_changed_horizon_waits_for_the_next_fit() -> None:
+    model = forecaster(np.sin(np.arange(60.0)))
+    before = model.predict()
+    assert (model.set_params(horizon=5).predict() == before).all()
+
+
+@pytest.mark.parametrize("gap", [2, 3, 7])
+def test_forecasts_begin_after_a_missing_end(gap: int) -> None:
+    s = np.sin(np.arange(60.0))
+    model = forecaster(s)
+    filled = s
+    while len(filled) < 60 + gap:
+        filled = np.concatenate([filled, model.predict(filled)])
+    expected = model.predict(filled[: 60 + gap])
+    both = model.predict([np.concatenate([s, [np.nan] * gap]), s])
+    assert np.allclose(both[0], expected, atol=1e-6)
+    assert np.allclose(both[1], model.predict(s), atol=1e-6)
+    masked = np.ma.array(np.concatenate([s, np.zeros(gap)]), mask=[False] * 60 + [True] * gap)
+    assert np.allclose(model.predict(masked), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("series", "named"),
+    [
+        (np.full(5, np.nan), "a series with values"),
+        (np.zeros((5, 2)), "1 values a step"),
+        (["a", "b"], "numbers"),
+        ([], r"\[T\] or \[T, C\]"),
+        (np.array([1.0, np.inf]), "step 1 of series 0"),
+    ],
+)
+def test_a_series_that_cannot_be_is_told(series: Any, named: str) -> None:
+    model = forecaster(np.sin(np.arange(60.0)))
+    with pytest.raises(tg.InputError, match=named):
+        model.predict(series)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_a_column_of_targets_is_taken_as_flat(kind: str) -> None:
+    model, X, y = problem(kind)
+    flat = model.fit(X, y).predict(X)
+    with pytest.warns(DataConversionWarning):
+        model.fit(X, y[:, None])
+    assert model.predict(X).shape == (24,)
+    assert (model.predict(X) == flat).all()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 7]),
+        np.array([3, 7], dtype=object),
+        np.array([3, 7], dtype=np.int8),
+        np.array([0.5, 1.5]),
+        np.array([False, True]),
+        np.array(["a", "b"], dtype=object),
+        np.array([b"a", b"b"]),
+    ],
+)
+def test_labels_keep_their_type(labels: np.ndarray) -> None:
+    model, X, _ = problem("classifier")
+    y = labels[np.arange(24) % 2]
+    model.fit(X, y)
+    assert model.classes_.dtype == labels.dtype
+    assert (model.classes_ == labels).all()
+    guess = model.predict(X)
+    assert guess.dtype == labels.dtype
+    assert [type(v) for v in model.classes_.tolist()] == [type(v) for v in labels.tolist()]
+    assert model.score(X, y) == (guess == y).mean()
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_a_missing_target_is_named(kind: str, missing: Any) -> None:
+    model, X, y = problem(kind)
+    y = y.astype(object)
+    y[[5, 7]] = missing
+    with pytest.raises(tg.InputError, match="2 missing, first in row 5"):
+        model.fit(X, y)
+    with pytest.raises(tg.InputError, match="first in row 3"):
+        model.fit(X, np.ma.array(problem(kind)[2], mask=np.arange(24) == 3))
+
+
+def test_objects_of_numbers_are_numbers() -> None:
+    model, X, y = problem("regressor")
+    plain = model.fit(X, y).predict(X)
+    assert (model.fit(X, y.astype(object)).predict(X) == plain).all()
+
+
+def test_labels_of_several_types_are_told() -> None:
+    model, X, _ = problem("classifier")
+    with pytest.raises(tg.InputError, match="expected number in every row; got 'b' of type str in row 1"):
+        model.fit(X, np.array([1, "b"] * 12, dtype=object))
+
+
+def test_missing_tags_are_left_out() -> None:
+    model, X, tags = problem("tagger")
+    tags = tags.astype(object)
+    model.fit(X, tags)
+    right = model.score(X, tags)
+    wrong = [row != guess for row, guess in zip(tags, model.predict(X), strict=True)]
+    partly = [np.where(w, None, row) for w, row in zip(wrong, tags, strict=True)]
+    assert right < 1.0
+    assert model.score(X, partly) == 1.0
+    assert list(model.fit(X, partly).classes_) == ["neg", "pos"]
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_a_frame_of_numbers_is_a_row_a_sequence(frame: Any) -> None:
+    X, y = waves(24)
+    wide, model = frame(X[:, :, 0]), tg.Classifier(**QUICK)
+    flat = model.fit(X[:, :, 0], y)
+    expected = flat.predict_proba(X[:, :, 0])
+    assert (model.fit(wide, y).predict_proba(wide) == expected).all()
+    assert np.isfinite(cross_val_score(model, wide, y, cv=2)).all()
+
+
+def test_a_frame_of_lists_is_a_row_a_sequence() -> None:
+    X, y = waves(24)
+    nested = pl.DataFrame({"a": X[:, :, 0].tolist(), "b": X[:, :, 1].tolist(), "kind": list("uv" * 12)})
+    model = tg.Classifier(**QUICK).fit(nested, y)
+    assert model.n_features_in_ == 3
+    assert model.score(nested, y) > 0.9
+    assert np.isfinite(cross_val_score(model, nested.to_pandas(), y, cv=2)).all()
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_long_table(by_name: bool) -> None:
+    X, y = waves(24)
+    long = pl.DataFrame(
+        [
+            {"stay": f"s{i}", "minute": t, "a": X[i, t, 0], "b": X[i, t, 1], "label": str(y[i])}
+            for i in range(24)
+            for t in range(4 + i % 3)
+        ]
+    )
+    rows = long if by_name else long.drop("label")
+    target = "label" if by_name else y
+    model = clone(tg.Classifier(**QUICK, id="stay", time="minute")).fit(rows, target, valid=(rows, target))
+    assert model.predict(long.drop("label")).tolist() == y.tolist()
+    assert model.score(rows, target) == 1.0
+    assert model.n_features_in_ == 2
+    backwards = long.reverse().drop("label")
+    assert model.predict(backwards).tolist() == y[::-1].tolist()
+
+
+def test_a_long_table_of_tags() -> None:
+    X, _ = waves(24)
+    long = pl.DataFrame([{"i": i, "x": v, "tag": "pos" if v > 0 else "neg"} for i in range(24) for v in X[i, :, 0]])
+    model = tg.Tagger(**QUICK, id="i").fit(long, "tag")
+    assert [len(p) for p in model.predict(long)] == [10] * 24
+    assert model.score(long, "tag") > 0.8
+    with pytest.raises(tg.InputError, match="expected 'tag', the target it was trained on"):
+        model.score(long, "x")
+
+
+def test_a_flat_table_without_id_is_told() -> None:
+    X, y = waves(24)
+    frame = pl.DataFrame({"a": X[:, 0, 0], "kind": list("uv" * 12)})
+    with pytest.raises(tg.InputError, match=r"column 'kind' of String.*tg\.fit"):
+        tg.Classifier(**QUICK).fit(frame, y)
+
+
+def test_what_is_masked_is_missing() -> None:
+    X, y = waves(24)
+    mask = np.random.default_rng(1).random(X.shape) < 0.2
+    masked, holed = np.ma.array(X, mask=mask), np.where(mask, np.nan, X)
+    model = tg.Classifier(**QUICK).fit(holed, y)
+    expected = model.predict_proba(holed)
+    assert (model.predict_proba(masked) == expected).all()
+    assert (model.predict_proba(list(masked)) == expected).all()
+    assert (model.fit(masked, y).predict_proba(holed) == expected).all()

@@ -11,8 +11,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from tidegate.config import make_config
 from tidegate.data.table import Table
-from tidegate.errors import ConfigError
-from tidegate.estimator_tables import sequence_table, series_table
+from tidegate.errors import ConfigError, DataError
+from tidegate.estimator_tables import (
+    Reader,
+    SeriesList,
+    is_absent,
+    is_name,
+    read_series,
+    read_targets,
+    sequence_table,
+    tags_of,
+)
 from tidegate.run import train
 from tidegate.train.progress import progress
 
@@ -58,33 +67,61 @@ class _Options(BaseEstimator):
 
 @dataclass(eq=False, repr=False)
 class _Estimator(_Options):
-    """X is [N, T, D], [N, T] or a list of N arrays [T_i, D]."""
+    """X is an array or a frame of numbers [N, T, D] or [N, T], a list of N arrays [T_i, D], or a table.
+
+    A table has a row a sequence, with list columns, or a row a step: `id` then names the column that tells sequences
+    apart and `time` the one that orders their steps. y holds the targets in the order in which sequences first appear,
+    or names the column that does.
+    """
 
     _: KW_ONLY
     bidirectional: bool | None = None
     pooling: str = "last_mean"
+    id: str | None = None
+    time: str | None = None
 
     _task = ""
 
     def fit(self, X: Any, y: Any, *, valid: tuple[Any, Any] | None = None) -> Self:
         """Train on sequences X with targets y; `valid` is a pair (X, y) to validate on instead of a held-out part."""
-        table, names = sequence_table(X, y, per_step=self._task == "tagging")
-        held = sequence_table(*valid, per_step=self._task == "tagging")[0] if valid is not None else None
+        reader, per_step = Reader(self.id, self.time), self._task == "tagging"
+        y = self._targets(y)
+        table, names = sequence_table(reader.table(X), y, per_step=per_step)
+        held = None
+        if valid is not None:
+            other = reader.like(table).table(valid[0])
+            held = sequence_table(other, self._targets(valid[1]), per_step=per_step)[0]
         self._train(table, held, names, self._task_of(y))
-        self.n_features_in_ = table.columns["x"].width
+        self.n_features_in_ = sum(table.columns[name].width for name in self.model_.blueprint.plan.inputs)
         return self
+
+    def _targets(self, y: Any) -> Any:
+        return y if is_name(y) else read_targets(y)
 
     def _task_of(self, y: Any) -> str:  # noqa: ARG002 - some need it
         return self._task
 
-    def _predict(self, X: Any) -> Any:
+    def _table(self, X: Any) -> Table:
         check_is_fitted(self, "model_")
-        return self.model_.predict(sequence_table(X)[0])
+        plan = self.model_.blueprint.plan
+        return Reader(plan.id, plan.time, plan.types).table(X)
+
+    def _figure(self, X: Any, y: str, name: str) -> float:
+        """Return a figure of the model on a table with its targets."""
+        if y not in self.model_.blueprint.plan.targets:
+            raise ConfigError(
+                f"scoring {type(self).__name__}",
+                expected=f"{self.model_.blueprint.plan.targets[0]!r}, the target it was trained on",
+                got=repr(y),
+                hint="give y as an array",
+            )
+        return self.model_.evaluate(self._table(X))[name]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.two_d_array = True
+        tags.input_tags.allow_nan = True
         tags.target_tags.required = True
         return tags
 
@@ -96,24 +133,34 @@ class Classifier(ClassifierMixin, _Estimator):
         return "multilabel" if np.ndim(y) == 2 else "classification"
 
     def fit(self, X: Any, y: Any, *, valid: tuple[Any, Any] | None = None) -> Self:
-        """Train on sequences X [N, T, D] (or a list of [T_i, D]) with labels y; `valid` is a pair (X, y)."""
+        """Train on sequences X with labels y; `valid` is a pair (X, y)."""
         super().fit(X, y, valid=valid)
         task = self.model_.blueprint.task
-        self.classes_ = np.array(task.classes) if task.task == "classification" else np.arange(task.outputs)
+        if task.task == "multilabel":
+            self.classes_ = np.arange(task.outputs)
+        else:
+            self.classes_ = _classes(task, y if is_name(y) else np.ravel(np.asarray(y)))
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return labels [N], or zeros and ones [N, C]."""
-        frame = self._predict(X)
-        names = self.model_.blueprint.plan.targets
-        if len(names) > 1:
-            return np.stack([frame[n].to_numpy() for n in names], axis=1).astype(int)
-        return frame[names[0]].to_numpy()
+        """Return labels [N], of the type that was given, or zeros and ones [N, C]."""
+        probability = self.predict_proba(X)
+        if self.model_.blueprint.task.task == "multilabel":
+            return (probability > 0.5).astype(int)
+        return self.classes_[probability.argmax(1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, [N, C], in the order of `classes_`."""
-        frame = self._predict(X)
-        return np.stack([frame[c].to_numpy() for c in frame.columns if c.startswith("probability_")], axis=1)
+        table = self._table(X)
+        return _probabilities(self.model_.blueprint.task, self.model_.predict(table))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of sequences that are classified right, of several labels all of them."""
+        check_is_fitted(self, "model_")
+        if is_name(y):
+            return self._figure(X, y, "accuracy")
+        right = self.predict(X) == read_targets(y)
+        return float(np.average(right if right.ndim == 1 else right.all(1), weights=sample_weight))
 
 
 class Regressor(RegressorMixin, _Estimator):
@@ -123,37 +170,72 @@ class Regressor(RegressorMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return numbers [N] or [N, C]."""
-        frame = self._predict(X)
+        table = self._table(X)
+        frame = self.model_.predict(table)
         values = np.stack([frame[n].to_numpy() for n in self.model_.blueprint.plan.targets], axis=1)
         return values[:, 0] if values.shape[1] == 1 else values
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of the variance that is explained, R²."""
+        check_is_fitted(self, "model_")
+        return self._figure(X, y, "r2") if is_name(y) else super().score(X, y, sample_weight)
+
 
 class Tagger(_Estimator):
-    """A class for each step (D3). y is [N, T] labels or a list of [T_i]."""
+    """A class for each step (D3). y is [N, T] labels or a list of [T_i]; NaN and None are steps without a tag."""
 
     _task = "tagging"
+
+    def _targets(self, y: Any) -> Any:
+        return y
 
     def fit(self, X: Any, y: Any, *, valid: tuple[Any, Any] | None = None) -> Self:
         """Train on sequences X with labels y per step; `valid` is a pair (X, y)."""
         super().fit(X, y, valid=valid)
-        self.classes_ = np.array(getattr(self.model_.blueprint.task, "classes"))  # noqa: B009 - a tagger has them
+        self.classes_ = _classes(self.model_.blueprint.task, y if is_name(y) else np.concatenate(tags_of(y)))
         return self
 
     def predict(self, X: Any) -> list[np.ndarray]:
         """Return a list of N label arrays [T_i]."""
-        tags = self._predict(X)[self.model_.blueprint.plan.targets[0]].to_numpy()
-        lengths = np.cumsum([len(x) for x in X])
-        return np.split(tags, lengths[:-1])
+        table = self._table(X)
+        probability = _probabilities(self.model_.blueprint.task, self.model_.predict(table))
+        return np.split(self.classes_[probability.argmax(1)], table.offsets[1:-1])
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the share of steps that are tagged right."""
-        guess = np.concatenate(self.predict(X))
-        return float((guess == np.concatenate([np.asarray(v) for v in y])).mean())
+        """Return the share of the steps with a tag that are tagged right."""
+        check_is_fitted(self, "model_")
+        if is_name(y):
+            return self._figure(X, y, "accuracy")
+        guess, truth = np.concatenate(self.predict(X)), np.concatenate(tags_of(y))
+        known = ~is_absent(truth)
+        if len(guess) != len(truth) or not known.any():
+            raise DataError(
+                "scoring a Tagger",
+                expected=f"tags for {len(guess)} steps",
+                got=f"{int(known.sum())} in {len(truth)} steps",
+                hint="check that X and y belong together",
+            )
+        return float((guess[known] == truth[known]).mean())
+
+
+def _classes(task: Any, y: Any) -> np.ndarray:
+    """Return the classes of a task, in its order, in the type in which y gave them."""
+    return np.array(task.classes) if is_name(y) else np.unique(y[~is_absent(y)])
+
+
+def _probabilities(task: Any, frame: Any) -> np.ndarray:
+    names = task.targets if task.task == "multilabel" else task.classes
+    return np.stack([frame[f"probability_{name}"].to_numpy() for name in names], axis=1)
 
 
 @dataclass(eq=False, repr=False)
 class Forecaster(_Options):
-    """The next `horizon` steps of a series (D4). `fit(y)` takes [T], [T, C] or a list of them; `predict()` goes on."""
+    """The next `horizon` steps of a series (D4).
+
+    X is one series [T] or [T, C], or a list (or tuple) of them; a list of lists is a list of series. NaN is missing.
+    Forecasts begin after the last step given: where a series ends in missing values, the model's own forecasts
+    stand in for them.
+    """
 
     _: KW_ONLY
     horizon: int = 1
@@ -161,28 +243,56 @@ class Forecaster(_Options):
     channels: str = "shared"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
-    def fit(self, y: Any, *, valid: Any = None) -> Self:
-        """Train on one series [T] or [T, C], or a list of series."""
-        table, names = series_table(y)
-        held = series_table(valid)[0] if valid is not None else None
-        self._train(table, held, names, "forecasting")
-        self._series = y
+    def fit(self, X: Any, y: Any = None, *, valid: Any = None) -> Self:  # noqa: ARG002 - pipelines pass y
+        """Train on series X; y is ignored, and `valid` is series to validate on instead of a held-out part."""
+        series = read_series(X)
+        held = read_series(valid).table() if valid is not None else None
+        self._train(series.table(), held, series.names, "forecasting")
+        self._series = series
+        self.n_features_in_ = len(series.names)
         return self
 
-    def predict(self, y: Any = None) -> np.ndarray | list[np.ndarray]:
-        """Return the steps after `y` (default: after the training series): [S] or [S, C], or a list for a list."""
+    def predict(self, X: Any = None) -> np.ndarray | list[np.ndarray]:
+        """Return the steps after X (default: after the training series): [S] or [S, C], or a list for several."""
         check_is_fitted(self, "model_")
-        y = self._series if y is None else y
-        frame = self.model_.predict(series_table(y)[0])
-        names = self.model_.blueprint.plan.targets
-        values = np.stack([frame[n].to_numpy() for n in names], axis=1).reshape(-1, self.horizon, len(names))
-        several = isinstance(y, list) and np.ndim(y[0]) > 0
-        single = len(names) == 1 and np.ndim(y[0] if several else y) == 1
-        out = [v[:, 0] if single else v for v in values]
-        return out if several else out[0]
+        series = self._series if X is None else self._read(X)
+        rows = [_known_part(row, i) for i, row in enumerate(series.rows)]
+        ahead = self._ahead(series, rows)
+        while any(len(row) < len(given) for row, given in zip(rows, series.rows, strict=True)):
+            pairs = zip(rows, ahead, series.rows, strict=True)
+            rows = [np.concatenate([row, after[: len(given) - len(row)]]) for row, after, given in pairs]
+            ahead = self._ahead(series, rows)
+        out = [steps[:, 0] if series.flat else steps for steps in ahead]
+        return out if series.several else out[0]
 
-    def score(self, y: Any, _: Any = None) -> float:
-        """Return minus the mean absolute error over every window of `y`."""
-        if y is None:
-            raise ConfigError("scoring a Forecaster", expected="a series", got="None", hint="score(y)")
-        return -self.model_.evaluate(series_table(y)[0])["mae"]
+    def _read(self, X: Any) -> SeriesList:
+        series, targets = read_series(X), self.model_.blueprint.plan.targets
+        if series.names != targets:
+            raise DataError(
+                "reading a series",
+                expected=f"{len(targets)} values a step, as in training",
+                got=f"{len(series.names)}",
+                hint="pass a list of arrays for several series",
+            )
+        return series
+
+    def _ahead(self, series: SeriesList, rows: list[np.ndarray]) -> np.ndarray:
+        """Return the forecasts after `rows`, [N, S, C]."""
+        frame = self.model_.predict(series.table(rows))
+        values = np.stack([frame[n].to_numpy() for n in series.names], axis=1)
+        return values.reshape(len(rows), -1, len(series.names))
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002 - pipelines pass y
+        """Return minus the mean absolute error over every window of X."""
+        check_is_fitted(self, "model_")
+        return -self.model_.evaluate(self._read(X).table())["mae"]
+
+
+def _known_part(row: np.ndarray, index: int) -> np.ndarray:
+    """Return a series up to its last step with any value."""
+    known = np.flatnonzero(~np.isnan(row).all(1))
+    if not known.size:
+        raise DataError(
+            "forecasting", expected="a series with values", got=f"none in series {index}", hint="leave it out"
+        )
+    return row[: known[-1] + 1]
