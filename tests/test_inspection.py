@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tidegate.data.raw import Chunk
+from tidegate.data.source import open_source
 from tidegate.errors import ConfigError, DataError
-from tidegate.inspection import inspect_table, show
+from tidegate.inspection import _guess_id, inspect_table, show
 
 
 @pytest.fixture
@@ -79,6 +83,30 @@ def test_a_guess_that_does_not_fit_is_dropped_and_named() -> None:
     profile = inspect_table(pl.DataFrame({"case": [1, 1, 2], "year": [2024, 2024, 2024], "x": [1.0, 2.0, 3.0]}))
     assert (profile["id"], profile["time"], profile["guessed"]) == ("case", None, ["id"])
     assert any("'year'" in note and "does not fit" in note for note in profile["notes"])
+
+
+def read_until_decided(column: pl.Series) -> tuple[str | None, int]:
+    """Guess the id of a table with one column; return it and the rows that were looked at, in chunks of 100."""
+    source, looked = open_source(column.to_frame()), 0
+    real = source.raw.chunks
+
+    def chunks(names: Sequence[str]) -> Iterator[Chunk]:
+        nonlocal looked
+        for chunk in real(names):
+            for at in range(0, chunk.frame.height, 100):
+                looked += 100
+                yield Chunk(chunk.frame.slice(at, 100), at)
+
+    guess = _guess_id(replace(source, raw=replace(source.raw, chunks=chunks)), ())
+    return guess, looked
+
+
+def test_an_id_is_guessed_by_its_first_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    unique = pl.Series("id", range(1000))
+    assert read_until_decided(unique) == (None, 1000)
+    assert read_until_decided(pl.concat([unique[:150], unique])) == ("id", 200)
+    monkeypatch.setattr("tidegate.inspection._MOST_IDS", 300)
+    assert read_until_decided(unique) == (None, 500)
 
 
 def test_what_is_given_must_fit(stays: pl.DataFrame) -> None:

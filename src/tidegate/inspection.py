@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from tidegate.data.kinds.timestamp import MISSING
 from tidegate.data.schema import Schema, infer_schema
@@ -22,7 +23,7 @@ _TIME = re.compile(
     r"(.*[_ -])?(time|date|datetime|timestamp|ts|ds|minute|hour|day|week|month|year|step|t)|.+(Time|Timestamp|Date)"
 )
 _EPOCH = datetime(1970, 1, 1)
-_PIECE, _MOST_GAPS, _TOP, _SUGGESTIONS = 1 << 20, 1 << 22, 5, 12
+_PIECE, _MOST_GAPS, _MOST_IDS, _TOP, _SUGGESTIONS = 1 << 20, 1 << 22, 1 << 22, 5, 12
 
 
 def inspect_table(
@@ -95,14 +96,22 @@ def _guess_id(source: Source, taken: Sequence[str | None]) -> str | None:
             or not _ID.fullmatch(_plain(name))
         ):
             continue
-        seen: set[Any] = set()
-        rows = missing = 0
-        for chunk in source.chunks([name]):
-            seen.update(chunk[name].unique().to_list())
-            rows, missing = rows + chunk.height, missing + chunk[name].null_count()
-        if not missing and len(seen) < rows:
+        if _repeats(source, name):
             return name
     return None
+
+
+def _repeats(source: Source, name: str) -> bool:
+    """Whether a value of a column comes again before one is missing, within the first `_MOST_IDS` rows."""
+    seen = pl.Series(name, [], pl.UInt64)
+    for chunk in source.chunks([name]):
+        if chunk[name].null_count() or len(seen) > _MOST_IDS:
+            return False
+        # Hashes of equal values are equal, and take 8 bytes each however long the values are.
+        seen = pl.concat([seen, chunk[name].hash()])
+        if seen.n_unique() < len(seen):
+            return True
+    return False
 
 
 def _guess_time(source: Source, taken: Sequence[str | None]) -> str | None:
