@@ -20,8 +20,9 @@ class Cell(nn.Module):
     """One recurrent step, `h_t = step(W x_t + b, h_{t-1})`, its weights named and laid out as in `torch.nn`.
 
     A subclass declares `gates` (storage order) and `states` (the first is the output), and writes `step` from
-    the pieces given here: `gate`, `products`, `recurrent`, `split` and `candidate`. Whatever stabilises
-    training is applied inside those pieces, so no step needs to know of it.
+    the pieces given here: `gate`, `products`, `recurrent`, `linear`, `split` and `candidate`. Whatever
+    stabilises training is applied inside those pieces, so no step needs to know of it. States and outputs have
+    the weights' dtype, under autocast too.
 
     `weight_ih` [G·H, I], `weight_hh` [G·H, R], `bias_ih` and `bias_hh` [G·H], with R = `recurrent_size`, H
     unless given. All are drawn from U(−1/√H, 1/√H) as in `torch.nn`; `init` then names what to draw anew.
@@ -34,6 +35,7 @@ class Cell(nn.Module):
     states: ClassVar[tuple[str, ...]] = ("h",)
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    _lent: tuple[nn.Module, dict[str, str]] | None = None
     bias_ih: Tensor | None
     bias_hh: Tensor | None
 
@@ -86,19 +88,56 @@ class Cell(nn.Module):
     def reset_parameters(self) -> None:
         """Draw every parameter anew: uniform as in `torch.nn`, then what `init` names."""
         for name in self._drawn:
-            self._draw(self.get_parameter(name))
+            self._draw(getattr(self, name))
         initialise(self, self.init)
 
     def like(self, input_size: int, hidden_size: int) -> Self:
-        """Return a new cell of this kind and these options, with its own fresh parameters."""
+        """Return a new cell of this kind and these options, with its own fresh parameters.
+
+        Raises `ConfigError` when this cell's weights are not plain parameters of its own (weight norm, pruning):
+        a new cell would be without.
+        """
+        for name in self._drawn:
+            if name not in self._parameters:
+                raise ConfigError(
+                    "building another cell like this one",
+                    expected=f"{name} to be a plain parameter of {type(self).__name__}",
+                    got="a weight that is computed, or another module's",
+                    hint=f"build the layer first, then parametrize {name} of each of its cells",
+                )
         args, kwargs = self._arguments
         options = copy.deepcopy({k: v for k, v in kwargs.items() if k not in ("input_size", "hidden_size")})
         cell = type(self)(input_size, hidden_size, *copy.deepcopy(args[2:]), **options)
-        return cell.to(self.weight_hh.device, self.weight_hh.dtype)
+        placed = dict([*self.named_parameters(), *self.named_buffers()])
+        for name, tensor in (*cell.named_parameters(), *cell.named_buffers()):
+            tensor.data = tensor.data.to(placed[name])
+        return cell
+
+    def lend(self, owner: nn.Module, suffix: str) -> None:
+        """Give the weights to `owner`, registered as `name + suffix`; this cell reads them there from now on."""
+        names = {name: name + suffix for name in self._drawn}
+        for name, theirs in names.items():
+            owner.register_parameter(theirs, self._parameters.pop(name))
+        object.__setattr__(self, "_lent", (owner, names))
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether the weights belong to a layer that keeps them under names of its own."""
+        return self._lent is not None
+
+    def __getattr__(self, name: str) -> Any:
+        lent = self.__dict__.get("_lent")
+        if lent is not None and name in lent[1]:
+            return getattr(lent[0], lent[1][name])
+        return super().__getattr__(name)
+
+    def linear(self, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return `weight v + bias` in the weight's dtype, also where autocast computes it in a shorter one."""
+        return F.linear(v, weight, bias).to(weight.dtype)
 
     def project(self, x: Tensor) -> Tensor:
         """Return `W_ih x + b_ih`, the inputs' part of every gate: [B, T, I] -> [B, T, G·H] in one product."""
-        return F.linear(x, self.weight_ih, self.bias_ih)
+        return self.linear(x, self.weight_ih, self.bias_ih)
 
     def step(self, x: Tensor, *states: Tensor) -> State:  # noqa: ARG002
         """Return the new states from the projected input `x` [B, G·H] and the states [B, H]."""
@@ -111,17 +150,17 @@ class Cell(nn.Module):
 
     def gate(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         """Return each gate before its activation, [B, H]: projected input + `W_hh h + b_hh`."""
-        return self.split(x + F.linear(h, self.weight_hh, self.bias_hh))
+        return self.split(x + self.linear(h, self.weight_hh, self.bias_hh))
 
     def products(self, x: Tensor, h: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the two parts of every gate apart: the projected input, and `W_hh h + b_hh`."""
-        return self.split(x), self.split(F.linear(h, self.weight_hh, self.bias_hh))
+        return self.split(x), self.split(self.linear(h, self.weight_hh, self.bias_hh))
 
     def recurrent(self, name: str, v: Tensor, *, bias: bool = True) -> Tensor:
         """Return one gate's product inside the step, `W_hh[name] v + b_hh[name]`, [B, H]."""
         rows = self.rows(name)
         b = self.bias_hh[rows] if bias and self.bias_hh is not None else None
-        return F.linear(v, self.weight_hh[rows], b)
+        return self.linear(v, self.weight_hh[rows], b)
 
     def recurrent_bias(self, name: str) -> Tensor | float:
         """Return `b_hh[name]` [H], for a step that must add it apart from the product; 0.0 without bias."""
@@ -167,8 +206,28 @@ class Cell(nn.Module):
         return (state,) if isinstance(state, Tensor) else tuple(state)
 
     def advance(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the states after one step on the projected input `x` [B, G·H]."""
-        return self.unpack(self.step(x, *states))
+        """Return the states after one step on the projected input `x` [B, G·H], in the dtype of those before.
+
+        Raises `ShapeError` when `step` does not give one state for each before it, in the same shape.
+        """
+        try:
+            after = self.step(x, *states)
+        except ValueError as error:
+            if "to unpack" not in str(error):
+                raise
+            raise self._misfit("to unpack what the pieces give, one tensor for each gate", str(error)) from error
+        new = (after,) if isinstance(after, Tensor) else after
+        if not isinstance(new, tuple) or [_shape(a) for a in new] != [b.shape for b in states]:
+            raise self._misfit(f"to give {_shown(states)}", _shown(after))
+        return tuple(a.to(b.dtype) for a, b in zip(new, states, strict=True))
+
+    def _misfit(self, expected: str, got: str) -> ShapeError:
+        return ShapeError(
+            f"one step of {type(self).__name__}",
+            expected=f"step {expected}",
+            got=got,
+            hint=f"its gates are {', '.join(self.gates)}, its states {', '.join(self.states)}",
+        )
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run one step on raw input `x` [B, I]; return the output and the new state."""
@@ -180,7 +239,7 @@ class Cell(nn.Module):
                 hint="give one step; Recurrent(cell) runs whole sequences",
             )
         if state is None:
-            state = self.initial_state(x.shape[0], device=x.device, dtype=x.dtype)
+            state = self.initial_state(x.shape[0], device=x.device)
         states = self.advance(self.project(x), self.unpack(state))
         return self.readout(states[0]), self.pack(states)
 
@@ -190,7 +249,7 @@ class Cell(nn.Module):
 
     def extra_repr(self) -> str:
         args, kwargs = self._arguments
-        return ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+        return ", ".join([*map(_shown, args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())])
 
     def _draw(self, parameter: Tensor) -> None:
         bound = self.hidden_size**-0.5
@@ -206,6 +265,17 @@ class Cell(nn.Module):
                     got=repr(names),
                     hint=f'{noun} = ("update", "candidate")' if noun == "gates" else 'states = ("h",)',
                 )
+
+
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
+
+
+def _shown(value: object) -> str:
+    """Return `value` for a message, tensors by their shape."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 def check_size(owner: object, name: str, size: object) -> int:

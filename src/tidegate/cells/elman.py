@@ -40,6 +40,8 @@ class Elman(Cell):
 
     gates = ("n",)
 
+    bias_ho: Tensor | None
+
     def __init__(
         self,
         input_size: int,
@@ -50,12 +52,15 @@ class Elman(Cell):
         **options: Any,
     ) -> None:
         super().__init__(input_size, hidden_size, **options)
-        self.activation = activation
         self.f = _activation(activation)
+        self._name = activation if isinstance(activation, str) else None
         self._output_size = None if output_size is None else check_size(self, "output_size", output_size)
         if output_size is not None:
             self.weight_ho = self.own("weight_ho", output_size, hidden_size)
-            self.register_parameter("bias_ho", self.own("bias_ho", output_size) if self.bias else None)
+            if self.bias:
+                self.own("bias_ho", output_size)
+            else:
+                self.register_parameter("bias_ho", None)
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
         (n,) = self.gate(x, h)
@@ -64,16 +69,20 @@ class Elman(Cell):
     def readout(self, outputs: Tensor) -> Tensor:
         if self._output_size is None:
             return outputs
-        return F.linear(outputs, self.weight_ho, self.get_parameter("bias_ho") if self.bias else None)
+        return self.linear(outputs, self.weight_ho, self.bias_ho)
 
     @property
     def output_size(self) -> int:
         return self._output_size or self.hidden_size
 
+    @property
+    def activation(self) -> str | Activation:
+        """f as it was given: its name, or the callable."""
+        return self._name or self.f
+
     def native(self) -> str | None:
         kernels = {"tanh": "rnn_tanh", "relu": "rnn_relu"}
-        exact = type(self) is Elman and isinstance(self.activation, str)
-        return kernels.get(str(self.activation)) if exact else None
+        return kernels.get(self._name or "") if type(self) is Elman else None
 
 
 def _activation(activation: str | Activation) -> Activation:

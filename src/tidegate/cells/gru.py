@@ -66,6 +66,9 @@ class GRUMerge(Cell):
         h' = (1−z)⊙h + z⊙n
 
     The candidate's biases, both of them, stand outside the merge. z lets the new in.
+
+    Source: no publication; a variant of Chung et al. 2014 (1412.3555), section 3.2. Deviations from it: r keeps
+    the input, so the past enters by 1−r, and it acts after the product; two bias vectors.
     """
 
     gates = ("r", "z", "n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -63,7 +64,7 @@ def parse(name: str) -> Initialiser:
     head, colon, number = name.partition(":")
     factory = INITIALISERS[head]
     try:
-        return factory(float(number)) if colon else factory()
+        return factory(_finite(number)) if colon else factory()
     except (ValueError, TypeError) as error:
         raise ConfigError(
             "reading init=",
@@ -73,9 +74,24 @@ def parse(name: str) -> Initialiser:
         ) from error
 
 
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
+
+
+def _not_negative(name: str, value: float | None) -> None:
+    if value is not None and not 0 <= value < math.inf:
+        raise ConfigError(
+            "reading init=", expected=f"a finite {name} of at least 0", got=str(value), hint=f"{name}=1.0"
+        )
+
+
 @INITIALISERS.add("uniform")
 def uniform(bound: float | None = None) -> Initialiser:
     """Weights and biases from U(−bound, bound); 1/√H unless given, as in `torch.nn`."""
+    _not_negative("bound", bound)
 
     def apply(cell: Cell, gates: tuple[str, ...]) -> None:
         limit = cell.hidden_size**-0.5 if bound is None else bound
@@ -88,6 +104,7 @@ def uniform(bound: float | None = None) -> Initialiser:
 @INITIALISERS.add("xavier")
 def xavier(gain: float = 1.0) -> Initialiser:
     """Glorot & Bengio 2010: weights from U(±gain·√(6/(fan_in + fan_out))), biases 0."""
+    _not_negative("gain", gain)
     return _weights(lambda block: nn.init.xavier_uniform_(block, gain))
 
 
@@ -140,8 +157,8 @@ def chrono(longest: float) -> Initialiser:
 
     A cell without an input gate of its own has only `b_f` set.
     """
-    if longest < 2:
-        raise ValueError(f"longest must be at least 2 steps, got {longest}")
+    if not 2 <= longest < math.inf:
+        raise ValueError(f"longest must be a finite number of at least 2 steps, got {longest}")
 
     def apply(cell: Cell, gates: tuple[str, ...]) -> None:
         name = _forget_gate(cell, gates, "chrono")

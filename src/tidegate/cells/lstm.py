@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, sigmoid, tanh
 
 from tidegate.cells.base import CELLS, Cell, check_size
@@ -46,7 +45,7 @@ class LSTM(Cell):
         i, f, g, o = self.gate(x, h)
         c = sigmoid(f) * c + sigmoid(i) * self.candidate(tanh(g))
         h = sigmoid(o) * tanh(c)
-        return (F.linear(h, self.weight_hr) if self.proj_size else h), c
+        return (self.linear(h, self.weight_hr) if self.proj_size else h), c
 
     def native(self) -> str | None:
         return "lstm" if type(self) is LSTM else None

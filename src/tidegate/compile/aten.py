@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import _VF, Tensor
@@ -20,14 +21,27 @@ KERNELS: dict[str, Callable[..., Any]] = {
 }
 
 
-def refuses(cell: Cell, x: Tensor, _: Tensor | None, resets: Tensor | None) -> str | None:
-    """Return why torch's kernel cannot run this, or None when it can."""
+class Shape(NamedTuple):
+    """How cells make up a stack, in the order of the kernels' arguments."""
+
+    layers: int
+    dropout: float
+    training: bool
+    bidirectional: bool
+
+
+def refuses(cell: Cell, x: Tensor, _: Tensor | None, resets: Tensor | None) -> Callable[[], str] | None:
+    """Return what words the reason why torch's kernel cannot run this, or None when it can."""
     if cell.native() is None:
-        return f"torch has no kernel for {type(cell).__name__}({cell.extra_repr()})"
+        return lambda: f"torch has no kernel for {type(cell).__name__}({cell.extra_repr()})"
     if resets is not None:
-        return "torch's kernels cannot reset the state within a sequence"
+        return lambda: "torch's kernels cannot reset the state within a sequence"
     if x.shape[0] == 0 or x.shape[1] == 0:
-        return f"torch's kernels need at least one row and one step, got shape {list(x.shape)}"
+        return lambda: f"torch's kernels need at least one row and one step, got shape {list(x.shape)}"
+    if torch.compiler.is_compiling():
+        return lambda: "torch's kernels are not traced by torch.compile and torch.export"
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return lambda: "torch's kernels on the CPU do not run under autocast"
     return None
 
 
@@ -43,30 +57,58 @@ def unroll(
     Unequal lengths go through a packed sequence, which copies them to the host. No second derivative where
     oneDNN or cuDNN computes the first; the reference has it.
     """
-    if state is None:
-        state = cell.initial_state(x.shape[0], device=x.device, dtype=x.dtype)
-    states = tuple(s.unsqueeze(0) for s in cell.unpack(state))
-    if lengths is None:
-        y, states = _dense(cell, x, states)
-    else:
-        y, states = _padded(cell, x, states, lengths)
+    y, states = _run([cell], Shape(1, 0.0, cell.training, False), x, [state], lengths)
     y = cell.readout(y)
     if lengths is not None:
         y = zero_padding(y, lengths)
     return y, cell.pack(tuple(s.squeeze(0) for s in states))
 
 
-def _dense(cell: Cell, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    y, *after = _kernel(cell)(x, _hidden(states), _weights(cell), cell.bias, 1, 0.0, cell.training, False, True)
+def unroll_stack(
+    cells: Sequence[Cell], shape: Shape, x: Tensor, states: Sequence[State | None], lengths: Tensor | None
+) -> tuple[Tensor, State] | None:
+    """Run a whole stack in one call of torch's kernel, or return None where the cells are not one torch layer.
+
+    Every state of the answer is [layers·directions, B, H]. Dropout masks are `torch.nn`'s.
+    """
+    first = cells[0]
+    for cell in cells:
+        alike = cell.native() == first.native() and cell.state_sizes == first.state_sizes and cell.bias == first.bias
+        if not alike or cell.output_size != cell.recurrent_size:
+            return None
+    y, after = _run(cells, shape, x, states, lengths)
+    return y, first.pack(after)
+
+
+def _run(
+    cells: Sequence[Cell], shape: Shape, x: Tensor, states: Sequence[State | None], lengths: Tensor | None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    dtype = cells[0].weight_hh.dtype
+    given = [
+        cell.unpack(cell.initial_state(x.shape[0], device=x.device) if state is None else state)
+        for cell, state in zip(cells, states, strict=True)
+    ]
+    before = tuple(torch.stack(each).to(dtype) for each in zip(*given, strict=True))
+    run = _dense if lengths is None else partial(_padded, lengths=lengths)
+    y, after = run(cells, shape, x, before)
+    return y.to(dtype), tuple(s.to(dtype) for s in after)
+
+
+def _dense(
+    cells: Sequence[Cell], shape: Shape, x: Tensor, states: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    y, *after = _kernel(cells[0])(x, _hidden(states), _weights(cells), cells[0].bias, *shape, True)
     return y, tuple(after)
 
 
-def _padded(cell: Cell, x: Tensor, states: tuple[Tensor, ...], lengths: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _padded(
+    cells: Sequence[Cell], shape: Shape, x: Tensor, states: tuple[Tensor, ...], lengths: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Pack, run, pad. A packed row has at least one step: an empty row runs one on zeros, and is undone."""
     on_host = lengths.cpu()
     shortest = int(on_host.min())
     if shortest == x.shape[1]:
-        return _dense(cell, x, states)
+        return _dense(cells, shape, x, states)
     if shortest == 0:
         x = zero_padding(x, lengths)
     packed = pack_padded_sequence(x, on_host.clamp(min=1), batch_first=True, enforce_sorted=False)
@@ -74,13 +116,13 @@ def _padded(cell: Cell, x: Tensor, states: tuple[Tensor, ...], lengths: Tensor) 
     assert order is not None
     assert back is not None
     sorted_states = tuple(s.index_select(1, order) for s in states)
-    data, *after = _kernel(cell)(
-        packed.data, packed.batch_sizes, _hidden(sorted_states), _weights(cell), cell.bias, 1, 0.0,
-        cell.training, False,
-    )  # fmt: skip
+    data, *after = _kernel(cells[0])(
+        packed.data, packed.batch_sizes, _hidden(sorted_states), _weights(cells), cells[0].bias, *shape
+    )
     y, _ = pad_packed_sequence(packed._replace(data=data), batch_first=True, total_length=x.shape[1])
     unsorted = tuple(s.index_select(1, back) for s in after)
     if shortest == 0:
+        y = zero_padding(y, lengths)
         empty = (lengths == 0)[None, :, None]
         unsorted = tuple(torch.where(empty, old, new) for old, new in zip(states, unsorted, strict=True))
     return y, unsorted
@@ -94,6 +136,7 @@ def _hidden(states: tuple[Tensor, ...]) -> Tensor | list[Tensor]:
     return states[0] if len(states) == 1 else list(states)
 
 
-def _weights(cell: Cell) -> list[Tensor]:
-    weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, getattr(cell, "weight_hr", None))
+def _weights(cells: Sequence[Cell]) -> list[Tensor]:
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    weights = (getattr(cell, name, None) for cell in cells for name in names)
     return [w for w in weights if w is not None]

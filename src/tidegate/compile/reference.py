@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell, State
-from tidegate.shapes import length_mask, zero_padding
+from tidegate.shapes import length_mask, repeat_last_step, zero_padding
+
+States = tuple[Tensor, ...]
 
 
 def unroll(
@@ -21,27 +23,31 @@ def unroll(
     From `lengths[b]` on, row b's state stands still and its output is exactly 0; what `x` holds there changes
     nothing. Where `resets` [B, T] is true, the state before that step is the cell's initial state. Without
     `state` it starts there too. Differentiable, also twice, in x, the state and the weights.
+
+    A row that has ended takes its last real step again and the result is dropped: no derivative is met there,
+    finite or not, that a real step did not have.
     """
     batch, steps = x.shape[:2]
-    fresh = cell.unpack(cell.initial_state(batch, device=x.device, dtype=x.dtype))
-    states = fresh if state is None else cell.unpack(state)
+    dtype = cell.weight_hh.dtype
+    fresh = cell.unpack(cell.initial_state(batch, device=x.device))
+    states = fresh if state is None else tuple(s.to(dtype) for s in cell.unpack(state))
     real = None
     if lengths is not None:
-        x = zero_padding(x, lengths)
+        x = repeat_last_step(x, lengths)
         real = length_mask(lengths, steps)[..., None].unbind(1)
     reset = None if resets is None else resets[..., None].unbind(1)
     outputs = []
+    before = states
     for t, x_t in enumerate(cell.project(x).unbind(1)):
-        if reset is not None:
-            before = tuple(torch.where(reset[t], new, old) for new, old in zip(fresh, states, strict=True))
-        else:
-            before = states
+        begun = states if reset is None else _where(reset[t], fresh, states)
+        before = begun if real is None else _where(real[t], begun, before)
         after = cell.advance(x_t, before)
-        if real is None:
-            states = after
-        else:
-            states = tuple(torch.where(real[t], new, old) for new, old in zip(after, states, strict=True))
+        states = after if real is None else _where(real[t], after, states)
         outputs.append(after[0])
-    stacked = torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, cell.recurrent_size)
+    stacked = torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, cell.recurrent_size, dtype=dtype)
     y = cell.readout(stacked)
     return (y if lengths is None else zero_padding(y, lengths)), cell.pack(states)
+
+
+def _where(mask: Tensor, new: States, old: States) -> States:
+    return tuple(torch.where(mask, n, o) for n, o in zip(new, old, strict=True))

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any, cast
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import cells
 from tidegate.cells.base import Cell
+from tidegate.cells.elman import Activation
 from tidegate.cells.init import Init
-from tidegate.errors import ShapeError
+from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.recurrent import Recurrent
-from tidegate.nn.states import StackState
-
-WEIGHT = re.compile(r"(weight|bias)_(ih|hh|hr)_l(\d+)(_reverse)?")
-CELL_WEIGHT = re.compile(r"cells\.(\d+)\.((weight|bias)_(ih|hh|hr))")
+from tidegate.nn.states import StackState, batch_of_one, each_tensor
 
 
 class TorchNamed(Recurrent):
-    """A `Recurrent` whose weights have `torch.nn`'s names, as attributes and in the state dict.
+    """A `Recurrent` that owns its cells' weights, under `torch.nn`'s names and in `torch.nn`'s order.
 
-    `weight_ih_l0`, `weight_hh_l0_reverse`, … read and assign the cells' own parameters. `named_parameters` has
-    the modules' names, `cells.0.weight_ih`. A 2-D input is one sequence without a batch axis, as in `torch.nn`.
+    `weight_ih_l0`, `weight_hh_l0_reverse`, … are parameters of the layer itself; the cells read them there, so
+    whatever replaces one (assignment, pruning, weight norm, `functional_call`) is what the layer runs with.
+    A 2-D input is one sequence without a batch axis, as in `torch.nn`.
+
+    Deviation: on the reference, and with a norm or a connection, dropout masks are drawn from the same
+    distribution as `torch.nn`'s but in another order, so at the same seed they differ.
     """
 
     def __init__(self, cell: Cell, num_layers: int, **options: Any) -> None:
+        if "layers" in options:
+            raise ConfigError(
+                f"building {type(self).__name__}",
+                expected="num_layers=, torch.nn's name",
+                got=f"layers={options['layers']!r}",
+                hint=f"num_layers={options['layers']!r}",
+            )
         super().__init__(cell, layers=num_layers, **options)
         self.hidden_size = cell.hidden_size
         self.bias = cell.bias
         self.proj_size: int = getattr(cell, "proj_size", 0)
-        self.register_state_dict_post_hook(_to_torch_names)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_from_torch_names)  # type: ignore[no-untyped-call]
+        if self.dropout and self.layers == 1:
+            warnings.warn(
+                "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
+                f"num_layers greater than 1, but got dropout={self.dropout} and num_layers=1",
+                stacklevel=3,
+            )
+        self._names: list[list[str]] = []
+        for index, each in enumerate(self._cells):
+            layer, backward = divmod(index, self.directions)
+            before = len(self._parameters)
+            each.lend(self, f"_l{layer}{'_reverse' if backward else ''}")
+            self._names.append(list(self._parameters)[before:])
 
     @property
     def num_layers(self) -> int:
@@ -43,20 +62,17 @@ class TorchNamed(Recurrent):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """The weights of each layer and direction, in `torch.nn`'s order."""
-        return [
-            [p for name, p in cell.named_parameters() if CELL_WEIGHT.fullmatch(f"cells.0.{name}")]
-            for cell in self.cells
-        ]
+        return [[getattr(self, name) for name in names] for names in self._names]
 
     def flatten_parameters(self) -> None:
-        """Do nothing: the weights need no flat copy."""
+        """Do nothing: the weights stay apart. On CUDA, cuDNN gathers them into one copy at every call."""
 
     def forward(
         self,
         input: Tensor | PackedSequence,
         hx: StackState | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, StackState]:
         """Run over `input` [T, B, I] ([B, T, I] if `batch_first`), [T, I] or packed; return output and state."""
@@ -65,7 +81,7 @@ class TorchNamed(Recurrent):
         return super().forward(input, hx, lengths=lengths, resets=resets)
 
     def _forward_single(
-        self, x: Tensor, hx: StackState | None, lengths: Tensor | None, resets: Tensor | None
+        self, x: Tensor, hx: StackState | None, lengths: object, resets: object
     ) -> tuple[Tensor, StackState]:
         if lengths is not None or resets is not None:
             raise ShapeError(
@@ -74,36 +90,18 @@ class TorchNamed(Recurrent):
                 got=f"input of shape {list(x.shape)}",
                 hint="input[None], or leave them out",
             )
+        state = None if hx is None else batch_of_one(self._cells, hx)
         batch_axis = 0 if self.batch_first else 1
-        state = None if hx is None else _each(lambda s: s.unsqueeze(-2), hx)
         y, state = super().forward(x.unsqueeze(batch_axis), state)
         assert isinstance(y, Tensor)
-        return y.squeeze(batch_axis), _each(lambda s: s.squeeze(-2), state)
-
-    def __getattr__(self, name: str) -> Any:
-        found = WEIGHT.fullmatch(name)
-        if found is None:
-            return super().__getattr__(name)
-        return getattr(*self._place(found))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        found = WEIGHT.fullmatch(name)
-        if found is None:
-            super().__setattr__(name, value)
-        else:
-            setattr(*self._place(found), value)
-
-    def _place(self, found: re.Match[str]) -> tuple[nn.Module, str]:
-        index = int(found[3]) * self.directions + bool(found[4])
-        if index >= len(self.cells) or (found[4] and not self.bidirectional):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {found[0]!r}")
-        return self.cells[index], f"{found[1]}_{found[2]}"
+        return y.squeeze(batch_axis), each_tensor(lambda s: s.squeeze(-2), state)
 
 
 class RNN(TorchNamed):
     """`torch.nn.RNN`: the same arguments, weights and results. See `cells.Elman` for the equation.
 
-    `nonlinearity` may be any activation `Elman` knows. Keywords beyond torch's are `Recurrent`'s, and `init`.
+    `nonlinearity` may be any activation `Elman` knows, or a function of a tensor. Keywords beyond torch's are
+    `Recurrent`'s, and `init`.
     """
 
     def __init__(
@@ -111,7 +109,7 @@ class RNN(TorchNamed):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | Activation = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -129,7 +127,8 @@ class RNN(TorchNamed):
             cell, num_layers, batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, **options
         )
         self.nonlinearity = nonlinearity
-        self.mode = f"RNN_{nonlinearity.upper()}"
+        name = nonlinearity if isinstance(nonlinearity, str) else getattr(nonlinearity, "__name__", "module")
+        self.mode = f"RNN_{name.upper()}"
 
 
 class GRU(TorchNamed):
@@ -191,28 +190,3 @@ class LSTM(TorchNamed):
         super().__init__(
             cell, num_layers, batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, **options
         )
-
-
-def _to_torch_names(layer: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:
-    assert isinstance(layer, TorchNamed)
-    for key in [k for k in state if k.startswith(prefix)]:
-        found = CELL_WEIGHT.fullmatch(key[len(prefix) :])
-        if found is not None:
-            number, backward = divmod(int(found[1]), layer.directions)
-            state[f"{prefix}{found[2]}_l{number}{'_reverse' if backward else ''}"] = state.pop(key)
-
-
-def _from_torch_names(layer: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    assert isinstance(layer, TorchNamed)
-    for key in [k for k in state if k.startswith(prefix)]:
-        found = WEIGHT.fullmatch(key[len(prefix) :])
-        if found is not None:
-            index = int(found[3]) * layer.directions + bool(found[4])
-            state[f"{prefix}cells.{index}.{found[1]}_{found[2]}"] = state.pop(key)
-
-
-def _each(change: Callable[[Tensor], Tensor], state: StackState) -> StackState:
-    """Return `state` with `change` applied to every tensor in it."""
-    if isinstance(state, Tensor):
-        return change(state)
-    return cast(StackState, tuple(_each(change, part) for part in state))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.cells.base import Cell
 from tidegate.compile.select import choose, verdicts
@@ -31,18 +32,22 @@ class Explanation:
     def __str__(self) -> str:
         lines = []
         for verdict in self.verdicts:
-            lines.append(f"{verdict.where}: {verdict.cell} runs on {verdict.chosen!r}")
+            does = "cannot run on" if verdict.refusals[verdict.chosen] else "runs on"
+            lines.append(f"{verdict.where}: {verdict.cell} {does} {verdict.chosen!r}")
             for name, refusal in verdict.refusals.items():
                 said = f"refuses: {refusal}" if refusal else "runs" if name == verdict.chosen else "could run"
                 lines.append(f"    {name:<10} {said}")
         return "\n".join(lines)
 
 
-def explain(layer: nn.Module, x: Tensor, *, lengths: Tensor | None = None, resets: Tensor | None = None) -> Explanation:
+def explain(
+    layer: nn.Module, x: Tensor | PackedSequence, *, lengths: Tensor | None = None, resets: Tensor | None = None
+) -> Explanation:
     """Say which backend runs every cell of `layer` on `x`, and why the others would not. Nothing is run.
 
-    `layer` is a `Recurrent`, or any module with some inside; `x` has the batch and steps of the real input. A
-    named backend that refuses is shown as chosen, with its refusal: running the layer would raise it.
+    `layer` is a `Recurrent`, or any module with some inside; `x` has the batch and steps of the real input, is
+    one sequence, [T, I], or is packed. A named backend that refuses is shown with its refusal: running the layer
+    would raise it.
     """
     found = [(name, m) for name, m in layer.named_modules() if isinstance(m, Recurrent)]
     if not found:
@@ -55,8 +60,10 @@ def explain(layer: nn.Module, x: Tensor, *, lengths: Tensor | None = None, reset
     return Explanation(tuple(v for name, each in found for v in _verdicts(name, each, x, lengths, resets)))
 
 
-def _verdicts(name: str, layer: Recurrent, x: Tensor, lengths: Tensor | None, resets: Tensor | None) -> list[Verdict]:
-    batch, steps = (x.shape[0], x.shape[1]) if layer.batch_first else (x.shape[1], x.shape[0])
+def _verdicts(
+    name: str, layer: Recurrent, x: Tensor | PackedSequence, lengths: Tensor | None, resets: Tensor | None
+) -> list[Verdict]:
+    batch, steps = _sizes(x, layer.batch_first)
     said = []
     for index, cell in enumerate(layer.cells):
         assert isinstance(cell, Cell)
@@ -72,3 +79,11 @@ def _verdicts(name: str, layer: Recurrent, x: Tensor, lengths: Tensor | None, re
             )
         )
     return said
+
+
+def _sizes(x: Tensor | PackedSequence, batch_first: bool) -> tuple[int, int]:
+    if isinstance(x, PackedSequence):
+        return int(x.batch_sizes[0]), len(x.batch_sizes)
+    if x.dim() == 2:
+        return 1, x.shape[0]
+    return (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,27 +30,13 @@ def check_input(x: Tensor, axes: str, size: int, dtype: torch.dtype) -> None:
         )
 
 
-def read_lengths(x: Tensor, lengths: Tensor | None) -> Tensor | None:
+def read_lengths(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | None:
     """Return the lengths checked and beside `x` [B, T, …], or None when every row is full."""
     if lengths is None:
         return None
     lengths = check_lengths(lengths, x.shape[0], x.shape[1])
-    full = lengths.numel() > 0 and int(lengths.min()) == x.shape[1]
-    return None if full else lengths.to(x.device)
-
-
-def read_resets(x: Tensor, resets: Tensor | None) -> Tensor | None:
-    """Return the resets [B, T] beside `x`, or raise `ShapeError`."""
-    if resets is None:
-        return None
-    if resets.shape != x.shape[:2] or resets.dtype != torch.bool:
-        raise ShapeError(
-            "reading resets=",
-            expected=f"booleans, one for each step, {list(x.shape[:2])}",
-            got=f"shape {list(resets.shape)}, dtype {resets.dtype}",
-            hint="true where a sequence begins anew",
-        )
-    return resets.to(x.device)
+    known = lengths.numel() > 0 and not torch.compiler.is_compiling()
+    return None if known and int(lengths.min()) == x.shape[1] else lengths.to(x.device)
 
 
 def turn_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate.cells.base import Cell, State, check_size
-from tidegate.compile.select import BACKENDS, unroll
+from tidegate.compile.aten import Shape
+from tidegate.compile.select import BACKENDS, run, run_stack
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn.inputs import check_input, read_lengths, read_resets, turn_resets
+from tidegate.nn.inputs import check_input, read_lengths, turn_resets
 from tidegate.nn.norms import NORMS
 from tidegate.nn.stack import CONNECTIONS, Plain
 from tidegate.nn.states import StackState, join, part
-from tidegate.shapes import reverse_within_lengths, zero_padding
+from tidegate.shapes import check_resets, reverse_within_lengths, zero_padding
 
 
 class Recurrent(nn.Module):
@@ -33,9 +34,12 @@ class Recurrent(nn.Module):
     - `backend`: "auto" chooses; a name runs or raises `BackendError`. See `explain`.
 
     `x` [B, T, I] ([T, B, I] without `batch_first`) or a `PackedSequence`, whose output is one too. `lengths`
-    [B], 0..T in any order on any device: from there on, outputs are exactly 0 and states stand still, and what
-    `x` holds does not matter. `resets`, booleans laid out as x's first two axes: the state before that step is
-    the initial one; the backward direction breaks at the same places.
+    [B], 0..T in any order on any device, or a list: from there on, outputs are exactly 0 and states stand
+    still, and what `x` holds does not matter. `resets`, booleans laid out as x's first two axes: the state
+    before that step is the initial one; the backward direction breaks at the same places.
+
+    Outputs and states have the weights' dtype, under autocast too. `torch.compile` and `torch.export` take the
+    reference's loop, unrolled over T, and do not look at the values of `lengths`.
 
     The state is `torch.nn`'s: [layers·directions, B, H], or a tuple (h, c) of them. Where the layers' sizes
     differ it is a tuple of the cells' own states [B, H_l], layer by layer, forward before backward.
@@ -78,7 +82,9 @@ class Recurrent(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.connection = connects(self.input_size, widths)
         self.norms = None if norm is None else nn.ModuleList(NORMS[norm](width) for width in widths)
-        self.to(cell.weight_hh.device, cell.weight_hh.dtype)
+        for new in (self.connection, self.norms):
+            if new is not None:
+                new.to(cell.weight_hh.device, cell.weight_hh.dtype)
         self.output_size = self.connection.output_size
 
     @property
@@ -90,7 +96,7 @@ class Recurrent(nn.Module):
         x: Tensor | PackedSequence,
         state: StackState | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, StackState]:
         """Run every layer over `x`; return the outputs and the state after each row's last real step.
@@ -101,11 +107,22 @@ class Recurrent(nn.Module):
         if isinstance(x, PackedSequence):
             return self._forward_packed(x, state, lengths, resets)
         self._check(x, "B, T" if self.batch_first else "T, B")
-        if not self.batch_first:
-            x = x.transpose(0, 1)
-            resets = None if resets is None else resets.transpose(0, 1)
-        y, state = self._forward(x, state, read_lengths(x, lengths), read_resets(x, resets))
-        return (y if self.batch_first else y.transpose(0, 1)), state
+        if resets is not None:
+            resets = check_resets(resets, (x.shape[0], x.shape[1])).to(x.device)
+        if self.batch_first:
+            return self._forward(x, state, read_lengths(x, lengths), resets)
+        x = x.transpose(0, 1)
+        resets = None if resets is None else resets.transpose(0, 1)
+        y, state = self._forward(x, state, read_lengths(x, lengths), resets)
+        return y.transpose(0, 1).contiguous(), state
+
+    def reset_parameters(self) -> None:
+        """Draw every cell, connection and norm anew, as when the layer was built."""
+        for cell in self._cells:
+            cell.reset_parameters()
+        self.connection.reset_parameters()
+        for norm in self.norms or ():
+            norm.reset_parameters()  # type: ignore[operator]
 
     def step(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
         """Run every layer one step on `x` [B, I]; return the output [B, O] and the new state.
@@ -123,12 +140,12 @@ class Recurrent(nn.Module):
         before = part(self._cells, state, x)
         after: list[State] = []
 
-        def run(layer: int, read: Tensor) -> Tensor:
+        def one(layer: int, read: Tensor) -> Tensor:
             y, new = self._cells[layer](read, before[layer])
             after.append(new)
             return y
 
-        return self._stack(x, None, run), join(self._cells, after)
+        return self._stack(x, None, one), join(self._cells, after)
 
     @property
     def _cells(self) -> list[Cell]:
@@ -138,35 +155,40 @@ class Recurrent(nn.Module):
         self, x: Tensor, state: StackState | None, lengths: Tensor | None, resets: Tensor | None
     ) -> tuple[Tensor, StackState]:
         """`forward` on batch-first, checked input; `lengths` is None when every row is full."""
-        if lengths is not None:
-            x = zero_padding(x, lengths)
         cells = self._cells
         before = part(cells, state, x)
+        if type(self.connection) is Plain and self.norms is None:
+            shape = Shape(self.layers, self.dropout, self.training, self.bidirectional)
+            whole = run_stack(cells, shape, x, before, lengths, resets, self.backend)
+            if whole is not None:
+                return whole
+        if lengths is not None:
+            x = zero_padding(x, lengths)
         after: list[State] = []
         turned = turn_resets(resets, lengths) if self.bidirectional else None
 
-        def run(layer: int, read: Tensor) -> Tensor:
+        def one(layer: int, read: Tensor) -> Tensor:
             first = layer * self.directions
-            y, new = unroll(cells[first], read, before[first], lengths, resets, self.backend)
+            y, new = run(cells[first], read, before[first], lengths, resets, self.backend)
             after.append(new)
             if not self.bidirectional:
                 return y
-            back, new = unroll(
+            back, new = run(
                 cells[first + 1], reverse_within_lengths(read, lengths), before[first + 1], lengths, turned,
                 self.backend,
             )  # fmt: skip
             after.append(new)
             return torch.cat([y, reverse_within_lengths(back, lengths)], dim=-1)
 
-        return self._stack(x, lengths, run), join(cells, after)
+        return self._stack(x, lengths, one), join(cells, after)
 
-    def _stack(self, x: Tensor, lengths: Tensor | None, run: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """Take `x` through the layers: `run` each, norm, connection, dropout to what the layers above read."""
+    def _stack(self, x: Tensor, lengths: Tensor | None, one: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Take `x` through the layers: `one` at a time, norm, connection, dropout to what those above read."""
         outputs: list[Tensor] = []
         below: list[Tensor] = []
         connection: Plain = self.connection
         for layer in range(self.layers):
-            y = run(layer, connection.reads(x, below))
+            y = one(layer, connection.reads(x, below))
             if self.norms is not None:
                 y = self.norms[layer](y, lengths)
             y = connection.joins(x, outputs, y)
@@ -177,7 +199,7 @@ class Recurrent(nn.Module):
         return connection.gives(outputs)
 
     def _forward_packed(
-        self, x: PackedSequence, state: StackState | None, lengths: Tensor | None, resets: Tensor | None
+        self, x: PackedSequence, state: StackState | None, lengths: object, resets: object
     ) -> tuple[PackedSequence, StackState]:
         if lengths is not None or resets is not None:
             raise ShapeError(
@@ -208,6 +230,13 @@ def _hidden_sizes(cell: object, layers: int, hidden_sizes: Sequence[int] | None)
     doing = "building Recurrent"
     if not isinstance(cell, Cell):
         raise ConfigError(doing, expected="a cell, built", got=repr(cell), hint="Recurrent(LSTM(64, 128), layers=2)")
+    if cell.is_lent or cell._forward_pre_hooks:
+        raise ConfigError(
+            doing,
+            expected="a cell whose weights are its own, without forward hooks",
+            got="weights that another layer owns" if cell.is_lent else "hooks, which a layer does not call",
+            hint="a new cell; torch.nn.utils.parametrizations instead of the older hooks",
+        )
     check_size(cell, "layers", layers)
     if hidden_sizes is None:
         return [cell.hidden_size] * layers

@@ -23,6 +23,12 @@ class Plain(nn.Module):
         self.input_sizes = [self.width_read(input_size, widths[:layer]) for layer in range(len(widths))]
         self.output_size = widths[-1]
 
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew, as when this was built."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+
     @staticmethod
     def width_read(input_size: int, below: Sequence[int]) -> int:
         """Return how wide the next layer's input is, from the widths of the layers below."""
@@ -65,13 +71,20 @@ class Highway(Plain):
         super().__init__(input_size, widths)
         self.maps = _maps(self.input_sizes, widths)
         self.gates = nn.ModuleList(nn.Linear(i, w) for i, w in zip(self.input_sizes, widths, strict=True))
-        for gate in self.gates:
-            nn.init.constant_(gate.get_parameter("bias"), -1.0)
+        self._close()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self._close()
 
     def joins(self, x: Tensor, below: list[Tensor], y: Tensor) -> Tensor:
         read = self.reads(x, below)
-        t = torch.sigmoid(self.gates[len(below)](read))
-        return torch.lerp(self.maps[len(below)](read), y, t)
+        t = torch.sigmoid(self.gates[len(below)](read)).to(y.dtype)
+        return torch.lerp(self.maps[len(below)](read).to(y.dtype), y, t)
+
+    def _close(self) -> None:
+        for gate in self.gates:
+            nn.init.constant_(gate.get_parameter("bias"), -1.0)
 
 
 @CONNECTIONS.add("dense")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -42,6 +42,29 @@ def part(cells: Sequence[Cell], state: StackState | None, x: Tensor) -> list[Sta
     for name, size, tensor in zip(names, sizes, tensors, strict=True):
         _check(name, tensor, (len(cells), x.shape[0], size), x)
     return [cells[0].pack(each) for each in zip(*(t.unbind(0) for t in tensors if isinstance(t, Tensor)), strict=True)]
+
+
+def batch_of_one(cells: Sequence[Cell], state: StackState) -> StackState:
+    """Return the state of one sequence with a batch axis of one, or raise `ShapeError` in the user's own shapes."""
+    tensors = (state,) if isinstance(state, Tensor) else state
+    if _alike(cells) and len(tensors) == len(cells[0].states):
+        for name, size, tensor in zip(cells[0].states, cells[0].state_sizes, tensors, strict=True):
+            shape = (len(cells), size)
+            if not isinstance(tensor, Tensor) or tensor.shape != shape:
+                raise ShapeError(
+                    f"reading the state {name} of one sequence",
+                    expected=f"shape {list(shape)}",
+                    got=_seen(tensor),
+                    hint="[layers·directions, H], as the layer returns it for an input without a batch axis",
+                )
+    return each_tensor(lambda s: s.unsqueeze(-2), state)
+
+
+def each_tensor(change: Callable[[Tensor], Tensor], state: StackState) -> StackState:
+    """Return `state` with `change` applied to every tensor in it."""
+    if isinstance(state, Tensor):
+        return change(state)
+    return cast(StackState, tuple(each_tensor(change, part) for part in state))
 
 
 def _part_each(cells: Sequence[Cell], state: StackState, x: Tensor) -> list[State | None]:
