@@ -50,12 +50,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "accelerate": ("train/parallel.py",),
     "llvmlite": ("compile/llvm.py",),
     "triton": ("compile/triton.py",),
-    "polars": ("data/", "model.", "demo."),
+    "polars": ("data/", "model.", "estimator_tables.", "inspection.", "demo."),
     "typer": ("cli.", "cli/"),
     "click": ("cli.", "cli/"),
     "rich": ("train/progress.",),
     # Estimators inherit its conventions; the demo trains on its digits.
-    "sklearn": ("estimators.", "estimators/", "demo."),
+    "sklearn": ("estimators.", "estimator_tables.", "demo."),
 }
 ONE_FILE = {
     "accelerate", "llvmlite", "triton", "plotly", "torchmetrics", "tokenizers", "soundfile", "librosa",

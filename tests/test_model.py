@@ -187,3 +187,75 @@ def test_evaluation_from_a_start_looks_back_before_it() -> None:
     assert set(figures) >= {"loss", "mae", "rmse", "scaled_mse", "interval_coverage"}
     with pytest.raises(tg.InputError, match="evaluating forecasts"):
         model.evaluate(data, start=data["when"][199])
+
+
+def test_a_back_test_shows_every_window_beside_the_truth() -> None:
+    data = wave(2, 120)
+    model = tg.fit(data, "load", id="site", time="when", horizon=4, lookback=24, ignore=("holiday",), **QUICK)
+    frame = model.backtest(data, start=data["when"][90])
+    assert frame.columns == ["site", "origin", "when", "step", "load_true", "load", "load_q10", "load_q50", "load_q90"]
+    assert frame.height == 2 * 27 * 4
+    joined = frame.join(data, on=["site", "when"], suffix="_given")
+    assert joined.height == frame.height
+    assert (joined["load_true"] == joined["load_given"]).all()
+    assert ((joined["when"] - joined["origin"]).dt.total_hours() == joined["step"]).all()
+    figures = model.evaluate(data, start=data["when"][90])
+    assert figures["mae"] == pytest.approx((frame["load"] - frame["load_true"]).abs().mean(), rel=1e-5)
+    assert model.backtest(data, start=data["when"][90], every=9).height == 2 * 3 * 4
+    with pytest.raises(tg.InputError, match="a model of forecasts"):
+        fit("outcome", ["score"]).backtest(events())
+
+
+@pytest.mark.parametrize(("start", "says"), [("soon", "expected a timestamp"), ("2027-01-01", "at least")])
+def test_a_start_that_is_none_is_refused(start: str, says: str) -> None:
+    data = wave(1, 80)
+    model = tg.fit(data, "load", time="when", horizon=4, lookback=24, ignore=("site",), **QUICK)
+    with pytest.raises(tg.InputError, match=says):
+        model.evaluate(data, start=start)
+
+
+def test_sequences_without_a_label_are_left_out_and_said_so() -> None:
+    some = pl.col("stay").is_in(["s0", "s1", "s40"])
+    data = events().with_columns(outcome=pl.when(~some).then(pl.col("outcome")))
+    model = tg.fit(data.drop("score"), "outcome", id="stay", time="minute", **QUICK)
+    assert any("3 of 60 sequences have no target" in note for note in model.notes)
+    figures = model.evaluate(data)
+    assert any("3 of 60 sequences have no target" in note for note in model.notes)
+    assert figures == pytest.approx(model.evaluate(data.filter(~some)))
+    with pytest.raises(tg.InputError, match="expected targets to compare with; got only missing ones"):
+        model.evaluate(data.filter(some).with_columns(outcome=pl.lit(None, pl.String)))
+
+
+def test_predicting_does_not_look_at_the_target() -> None:
+    model = fit("score", ["outcome"])
+    frame = model.predict(events(seed=5).with_columns(score=pl.lit("unknown")))
+    assert frame.equals(model.predict(events(seed=5).drop("score")))
+
+
+def test_words_of_a_yes_no_target_come_back() -> None:
+    yes = pl.col("outcome") == "high"
+    data = events().with_columns(outcome=pl.when(yes).then(pl.lit("Yes")).otherwise(pl.lit("No")))
+    model = tg.fit(data.drop("score"), "outcome", id="stay", time="minute", **QUICK)
+    assert model.predict(data).columns == ["stay", "outcome", "probability_No", "probability_Yes"]
+    assert set(model.predict(data)["outcome"]) <= {"Yes", "No"}
+    as_booleans = data.with_columns(outcome=pl.col("outcome") == "Yes")
+    assert model.evaluate(as_booleans) == pytest.approx(model.evaluate(data))
+
+
+def test_what_may_not_be_meant_is_noted() -> None:
+    data = events().drop("score").with_columns(junk=pl.lit("same")).with_row_index()
+    first = data.filter(pl.col("stay").is_duplicated())["index"][0]
+    odd = data.with_columns(outcome=pl.when(pl.col("index") == first).then(pl.lit("High")).otherwise(pl.col("outcome")))
+    model = tg.fit(odd.drop("index"), "outcome", id="stay", time="minute", **QUICK)
+    notes = "\n".join(model.notes)
+    assert "column 'junk' is left out: one value throughout" in notes
+    assert "it changes in 1 of 60 sequences" in notes
+    assert "differ in case or blanks only" in notes
+
+
+def test_rows_to_forecast_set_the_horizon_where_none_is_asked_for() -> None:
+    past = pl.int_range(pl.len()).over("site") < 93
+    data = wave(2, 100).with_columns(load=pl.when(past).then(pl.col("load")))
+    model = tg.fit(data, "load", id="site", time="when", known=("holiday",), **QUICK)
+    assert any("horizon 7" in note for note in model.notes)
+    assert model.predict(data).height == 14

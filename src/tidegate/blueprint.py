@@ -43,7 +43,7 @@ class Blueprint(BaseModel):
     def check(self, table: Table) -> list[str]:
         """Raise unless `table` has the columns of training; return notes on what is new in it."""
         notes = self.features.check(table)
-        return notes + (self.known.check(table) if self.known else [])
+        return list(dict.fromkeys(notes + (self.known.check(table) if self.known else [])))
 
     def loader(
         self,
@@ -76,8 +76,10 @@ class Blueprint(BaseModel):
             return torch.from_numpy((raw - np.array(task.mean)) / np.array(task.std)).float()
         raise TypeError(f"{type(task).__name__} has no target per sequence")
 
-    def forecasts(self, encoded: Encoded, windows: Windows, batch_size: int, seed: int | None = None) -> Loader:
-        """Return batches of forecasting windows."""
+    def forecasts(
+        self, encoded: Encoded, windows: Windows, batch_size: int, seed: int | None = None, most: int | None = None
+    ) -> Loader:
+        """Return batches of forecasting windows, of at most `most` an epoch."""
         task = self.task
         if not isinstance(task, Forecasting):
             raise TypeError(f"{type(task).__name__} has no windows")
@@ -88,4 +90,4 @@ class Blueprint(BaseModel):
         )
         known = Encoded(encoded.table, self.known) if self.known else None
         maker = Forecasts(encoded, known, windows, task.lookback, task.horizon, scaled_steps(encoded.table, scalers))
-        return Loader(maker, batch_size, seed)
+        return Loader(maker, batch_size, seed, most)

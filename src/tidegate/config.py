@@ -49,6 +49,7 @@ class Config(BaseModel):
 
     epochs: int = Field(default=50, ge=1, le=_MOST)
     batch_size: int = Field(default=32, ge=1, le=_MOST)
+    windows_per_epoch: int = Field(default=50_000, ge=1, le=_MOST)
     lr: float = Field(default=3e-3, gt=0)
     optimizer: str = "adamw"
     weight_decay: float = Field(default=1e-2, ge=0)

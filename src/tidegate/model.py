@@ -18,16 +18,17 @@ from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
 from tidegate.data.horizon import future, steps_with_truth
 from tidegate.data.infer import TIMESTAMP
-from tidegate.data.loader import Loader
+from tidegate.data.loader import Forecasts, Loader
 from tidegate.data.restore import restored
 from tidegate.data.schema import check_columns
 from tidegate.data.source import Source, open_source
 from tidegate.data.table import Table, load_table
 from tidegate.data.windows import window_origins
-from tidegate.errors import DataError
+from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.base import Accumulator
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
+from tidegate.tasks.targets import labelled
 from tidegate.train.evaluation import evaluate, predictions
 
 _BATCH = 256
@@ -61,17 +62,51 @@ class Model:
         Classification and regression give a row per sequence; tagging one per step; forecasting one per series
         and step ahead, from the end of each series (its last row with any target).
         """
-        table, source = self._read(data)
         if isinstance(self.blueprint.task, Forecasting):
+            table, source = self._read(data)
             frame = self._forecast(table)
         else:
+            # What is to be predicted is not looked at: it may be absent, or filled with anything.
+            table, source = self._read(data, without=self.blueprint.plan.targets)
             self._check_names(table)
             encoded = Encoded(table, self.blueprint.features)
             loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH, targets=False)
             per_step = self.blueprint.task.per_step
             frame = self._per_step(table, loader) if per_step else self._per_sequence(table, loader)
-        keys = [name for name in (table.id_name, table.time_name) if name in frame.columns]
-        return frame if source is None else frame.with_columns(restored(source, k, frame[k]) for k in keys)
+        return _as_given(frame, table, source)
+
+    def backtest(self, data: Any, *, start: Any = None, every: int = 1) -> pl.DataFrame:
+        """Return the forecasts of every window of the data, or of one in `every`, beside the truth.
+
+        A row a window and step ahead: id, `origin` (the last step that was looked back on), time, `step`,
+        `<target>_true`, then the columns of `predict`. `start` is as in `evaluate`.
+        """
+        table, source = self._read(data)
+        self._check_names(table)
+        loader = self._truth_loader(table, start)
+        maker, task = loader.maker, self.blueprint.task
+        if not isinstance(task, Forecasting) or not isinstance(maker, Forecasts):
+            raise ConfigError(
+                "back-testing", expected="a model of forecasts", got=task.task, hint="model.evaluate(data)"
+            )
+        loader.most = -(-loader.items // every)
+        parts = list(self._run(loader))
+        window = maker.windows.at(np.concatenate([batch.rows.numpy() for batch, _ in parts]))
+        rows = (window.origin[:, None] + np.arange(task.horizon)).ravel()
+        keys: dict[str, Any] = {}
+        if table.id_name or len(table.ids) > 1:
+            keys[table.id_name or "sequence"] = pl.Series(table.ids).gather(np.repeat(window.sequence, task.horizon))
+        times = _times(table) if table.time_name else pl.Series(np.arange(table.rows))
+        keys["origin"] = times.gather(np.repeat(window.origin - 1, task.horizon))
+        if table.time_name:
+            keys[table.time_name] = times.gather(rows)
+        keys["step"] = np.tile(np.arange(1, task.horizon + 1), len(window.origin))
+        keys |= {f"{name}_true": table.read(name, 0, table.rows)[rows] for name in task.targets}
+        decoded = _joined([task.decode(prediction) for _, prediction in parts])
+        frame = _as_given(_beside(keys, {k: v.reshape(-1) for k, v in decoded.items()}), table, source)
+        if source is None or not table.time_name:
+            return frame
+        return frame.with_columns(origin=restored(source, table.time_name, frame["origin"]))
 
     def evaluate(self, data: Any, *, start: Any = None) -> dict[str, float]:
         """Return the loss and the task's metrics on data with targets.
@@ -90,9 +125,15 @@ class Model:
     def _truth_loader(self, table: Table, start: Any) -> Loader:
         encoded = Encoded(table, self.blueprint.features)
         task = self.blueprint.task
+        targets = self.blueprint.plan.targets
+        check_columns(table, targets, "targets")
         if not isinstance(task, Forecasting):
-            return self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH)
-        check_columns(table, task.targets, "targets")
+            if start is not None:
+                raise ConfigError(f"evaluating {task.task}", expected="no start=: it is for forecasts", got=repr(start))
+            scored = np.arange(len(table.ids)) if task.per_step else np.flatnonzero(labelled(table, targets))
+            if len(scored) < len(table.ids):
+                self.notes.append(f"{len(table.ids) - len(scored)} of {len(table.ids)} sequences have no target")
+            return self.blueprint.loader(encoded, scored, _BATCH)
         begin = np.zeros(len(table.ids), np.int64) if start is None else _steps_before(table, start)
         windows = window_origins(
             table.offsets, begin, steps_with_truth(table, task.targets), task.horizon, min(task.lookback, task.horizon)
@@ -106,11 +147,11 @@ class Model:
             )
         return self.blueprint.forecasts(encoded, windows, _BATCH)
 
-    def _read(self, data: Any) -> tuple[Table, Source | None]:
+    def _read(self, data: Any, without: tuple[str, ...] = ()) -> tuple[Table, Source | None]:
         if isinstance(data, Table):
             return data, None
         plan = self.blueprint.plan
-        unused = plan.ignored.keys() - {plan.id, plan.time}
+        unused = (plan.ignored.keys() - {plan.id, plan.time}) | set(without)
         source = open_source(data, kinds=dict(plan.types), ignore=unused, must_have=False)
         return load_table(source, id=plan.id, time=plan.time), source
 
@@ -169,6 +210,12 @@ def _times(table: Table) -> pl.Series:
     return values.cast(TIMESTAMP) if table.columns[name].type == "timestamp" else values
 
 
+def _as_given(frame: pl.DataFrame, table: Table, source: Source | None) -> pl.DataFrame:
+    """Return ids and times as they were in the source."""
+    keys = [name for name in (table.id_name, table.time_name) if name in frame.columns]
+    return frame if source is None else frame.with_columns(restored(source, k, frame[k]) for k in keys)
+
+
 def _beside(keys: dict[str, Any], predicted: dict[str, np.ndarray]) -> pl.DataFrame:
     """Join key columns and predictions; a key we named ourselves gives way to a target of that name."""
     return pl.DataFrame({(f"{k}_number" if k in predicted else k): v for k, v in keys.items()} | predicted)
@@ -185,7 +232,7 @@ def _steps_before(table: Table, start: Any) -> np.ndarray:
         raise DataError(doing, expected="a table with a time column", got="none", hint="train with time=")
     stamped = table.columns[name].type == "timestamp"
     try:
-        begin = int(np.datetime64(start, "us").astype(np.int64)) if stamped else float(start)
+        begin = int(np.datetime64(start, "us").astype(np.int64)) if stamped else start + 0
     except (TypeError, ValueError) as error:
         raise DataError(
             doing,

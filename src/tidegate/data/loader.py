@@ -17,20 +17,22 @@ _BUCKET_BATCHES = 32
 
 
 def batch_order(
-    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int, start: int = 0
+    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int, start: int = 0, most: int | None = None
 ) -> Iterator[np.ndarray]:
     """Yield the batches of one epoch from `start` on as index arrays; the same (seed, epoch) gives the same batches.
 
     With `seed` None the order is the given one and nothing is shuffled (evaluation, prediction). Otherwise
     sequences are shuffled, sorted by length within pools of `_BUCKET_BATCHES` batches, and the batches shuffled.
+    Of more than `most` sequences, that many are taken: evenly spread, or each epoch others at random.
     """
-    count = len(lengths)
+    count = len(lengths) if most is None else min(most, len(lengths))
     starts = np.arange(0, count, batch_size)
     if seed is None:
-        yield from (np.arange(at, min(at + batch_size, count)) for at in starts[start:])
+        for at in starts[start:]:
+            yield np.arange(at, min(at + batch_size, count)) * len(lengths) // count
         return
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(count)
+    order = random.permutation(count) if count == len(lengths) else random.choice(len(lengths), count, replace=False)
     if count and lengths.min() != lengths.max():
         pool = batch_size * _BUCKET_BATCHES
         for at in range(0, count, pool):
@@ -49,17 +51,23 @@ class Maker(Protocol):
 
 
 class Loader:
-    """Hands out the batches of an epoch from any step on. `seed` None keeps the given order."""
+    """Hands out the batches of an epoch, `most` items or all, from any step on. `seed` None keeps the given order."""
 
-    def __init__(self, maker: Maker, batch_size: int, seed: int | None = None) -> None:
-        self.maker, self.batch_size, self.seed = maker, batch_size, seed
+    def __init__(self, maker: Maker, batch_size: int, seed: int | None = None, most: int | None = None) -> None:
+        self.maker, self.batch_size, self.seed, self.most = maker, batch_size, seed, most
+
+    @property
+    def items(self) -> int:
+        """How many sequences or windows an epoch takes."""
+        count = len(self.maker.lengths)
+        return count if self.most is None else min(count, self.most)
 
     @property
     def steps(self) -> int:
-        return -(-len(self.maker.lengths) // self.batch_size)
+        return -(-self.items // self.batch_size)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start):
+        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start, self.most):
             yield self.maker.make(chosen)
 
 

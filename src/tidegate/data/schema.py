@@ -17,6 +17,8 @@ _MANY_LEVELS, _MOST_CATEGORIES = 1000, 50_000
 _MOST_INTEGER_CLASSES = 20
 _BLOCK_ROWS = 1 << 16
 
+AS_ASKED = "as asked"
+
 
 class Schema(BaseModel):
     """Roles of the columns of one kind of table, and what is to be learnt.
@@ -67,7 +69,7 @@ def infer_schema(
     """
     _check_names(table, targets, known, ignore)
     infos = [table.columns[name] for name in targets]
-    chosen, reason = (task, "as asked") if task else _infer_task(table, infos, horizon)
+    chosen, reason = (task, AS_ASKED) if task else _infer_task(table, infos, horizon)
     _check_task(table, infos, chosen)
     ignored = dict.fromkeys(ignore, "left out as asked")
     inputs = []

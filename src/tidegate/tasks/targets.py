@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from tidegate.data.batch import IGNORED
 from tidegate.data.features import Segments, chunks, is_missing
+from tidegate.data.infer import TRUE_WORDS
 from tidegate.data.kinds import Number
-from tidegate.data.schema import first_values
+from tidegate.data.schema import check_columns, first_values
 from tidegate.data.table import Table
 from tidegate.errors import DataError
 from tidegate.tasks.base import Classes
 
 
 def find_classes(table: Table, name: str) -> Classes:
-    """Return the classes of a target column in a stable order: sorted labels or numbers, or (False, True)."""
+    """Return the classes of a target column in a stable order: sorted labels or numbers; of booleans false, then true.
+
+    Booleans that text spelled in words keep the words.
+    """
     info = table.columns[name]
     doing = f"reading classes of {name!r} in {table.name}"
     if info.type == "boolean":
-        seen = sorted({bool(v) for v in np.unique(_read_all(table, name)) if not np.isnan(v)})
-        classes: Classes = tuple(seen)
+        names = info.words or (False, True)
+        classes: Classes = tuple(names[int(v)] for v in np.unique(_read_all(table, name)) if not np.isnan(v))
     elif info.type == "category":
         used = np.unique(_read_all(table, name))
         classes = tuple(sorted((info.levels or ())[i] for i in used if i >= 0))
@@ -57,7 +61,7 @@ def class_indices(table: Table, name: str, classes: Classes, values: np.ndarray)
         lookup = np.array([index.get(level, IGNORED - 1) for level in info.levels or ()] + [IGNORED], np.int64)
         found = lookup[values]
     else:
-        order = np.array([float(c) for c in classes if not isinstance(c, str)])
+        order = np.array([float(c in TRUE_WORDS if isinstance(c, str) else c) for c in classes])
         where = np.searchsorted(order, values).clip(max=max(len(order) - 1, 0))
         matches = order[where] == values if order.size else np.zeros(len(values), bool)
         found = np.where(np.isnan(values), IGNORED, np.where(matches, where, IGNORED - 1)).astype(np.int64)
@@ -73,33 +77,20 @@ def class_indices(table: Table, name: str, classes: Classes, values: np.ndarray)
     return found
 
 
+def labelled(table: Table, names: Sequence[str]) -> np.ndarray:
+    """Return which sequences have a value of every target, booleans [N]."""
+    check_columns(table, names, "targets")
+    return np.all([~is_missing(table.columns[name], first_values(table, name)) for name in names], axis=0)
+
+
 def sequence_classes(table: Table, name: str, classes: Classes) -> torch.Tensor:
-    """Return one class index per sequence, int64 [N]; a missing label is an error naming its sequence."""
-    values = first_values(table, name)
-    _refuse_missing(table, name, values)
-    return torch.from_numpy(class_indices(table, name, classes, values))
+    """Return one class index per sequence, int64 [N]; `IGNORED` where it has no label."""
+    return torch.from_numpy(class_indices(table, name, classes, first_values(table, name)))
 
 
-def sequence_numbers(table: Table, names: tuple[str, ...]) -> np.ndarray:
-    """Return one number per sequence and target, float64 [N, C]; missing ones are an error."""
-    columns = []
-    for name in names:
-        values = first_values(table, name)
-        _refuse_missing(table, name, values)
-        columns.append(values)
-    return np.stack(columns, axis=1)
-
-
-def _refuse_missing(table: Table, name: str, values: np.ndarray) -> None:
-    missing = is_missing(table.columns[name], values)
-    if missing.any():
-        first = table.ids[int(np.flatnonzero(missing)[0])]
-        raise DataError(
-            f"reading target {name!r} of {table.name}",
-            expected="a value for every sequence",
-            got=f"{int(missing.sum())} missing, first in sequence {first!r}",
-            hint="leave those sequences out",
-        )
+def sequence_numbers(table: Table, names: Sequence[str]) -> np.ndarray:
+    """Return one number per sequence and target, float64 [N, C]; NaN where it is missing."""
+    return np.stack([first_values(table, name) for name in names], axis=1)
 
 
 StepTargets = Callable[[np.ndarray, np.ndarray], np.ndarray]

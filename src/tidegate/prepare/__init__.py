@@ -1,0 +1,4 @@
+"""A table and a configuration become a blueprint and two loaders, without leakage."""
+
+from tidegate.prepare.base import Prepared as Prepared
+from tidegate.prepare.plan import prepare as prepare
