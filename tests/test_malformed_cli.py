@@ -244,6 +244,34 @@ def test_a_damaged_run_folder(
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--lr", "1"], "'lr' as the run was started with, 0.003; got 1.0"),
+        (["--valid", "0.4"], "'valid' as the run was started with, 0.15; got 0.4"),
+        (["--valid", "other.csv"], "'valid' as the run was started with, None; got 'other.csv'"),
+        (["--config", "other.json"], "'layers' as the run was started with, 1; got 2"),
+    ],
+)
+@pytest.mark.parametrize("with_data", [True, False])
+def test_a_run_resumes_as_it_was_started(
+    with_data: bool, words: list[str], named: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
+) -> None:
+    (tmp_path / "other.csv").write_text(GOOD)
+    (tmp_path / "other.json").write_text('{"layers": 2}')
+    data = [str(trained.parent / "good.csv")] if with_data else []
+    assert tidegate("train", *data, *TRAIN, "--resume", str(trained))[0] == 0
+    refused(tidegate("train", *data, *TRAIN, "--resume", str(trained), *words), [named])
+    refused(tidegate("train", "other.csv", *TRAIN, "--resume", str(trained)), ["'data' as the run was started with"])
+
+
+def test_its_configuration_reproduces_a_run(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+    words = ["train", str(trained.parent / "good.csv"), "--config", str(trained / "config.json"), "--out", "AGAIN"]
+    assert tidegate(*words)[0] == 0
+    again = (tmp_path / "AGAIN" / "model.safetensors").read_bytes()
+    assert again == (trained / "model.safetensors").read_bytes()
+
+
 def test_unsorted_time_and_new_categories_are_handled_and_said(
     tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
 ) -> None:
@@ -255,15 +283,53 @@ def test_unsorted_time_and_new_categories_are_handled_and_said(
     assert pl.read_csv(tmp_path / "out.csv").height == 20
 
 
+DAYS, LATER = 12, 2
+STAMPED = [
+    {"id": f"00{i}", "when": f"{1 + t:02}.03.2024 06:30", "x": f"{i + t / 10}", "tag": "ab"[t % 2], "kind": "uv"[i % 2]}
+    for i in range(8)
+    for t in range(DAYS + LATER)
+]
+# Options, the columns to join by, and how many of the rows, those of later days included, find a prediction.
+JOINS: dict[str, tuple[list[str], list[str], int]] = {
+    "a class a sequence": (["--target", "kind"], ["id"], 8 * (DAYS + LATER)),
+    "tags": (["--target", "tag"], ["id", "when"], 8 * DAYS),
+    "forecasts": (["--target", "x", "--horizon", str(LATER)], ["id", "when"], 8 * LATER),
+}
+
+
+@pytest.fixture(scope="session", params=JOINS)
+def stamped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], int]:
+    """A run of each task on text timestamps and padded ids."""
+    folder = tmp_path_factory.mktemp("stamped")
+    options, keys, rows = JOINS[request.param]
+    table = pl.DataFrame(STAMPED).filter(pl.col("when").str.slice(0, 2).cast(int) <= DAYS)
+    table.write_csv(folder / "d.csv")
+    by = ["--id", "id", "--time", "when", "--epochs", "1", "--hidden-size", "4", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sys.argv", ["tidegate", "train", str(folder / "d.csv"), *options, *by, "--out", str(folder / "RUN")]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
+    return folder, keys, rows
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_predictions_join_back(ending: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
-    (tmp_path / "d.csv").write_text(GOOD)
-    assert tidegate("predict", str(trained), "d.csv", "-o", f"out.{ending}")[0] == 0
-    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[ending]
-    guess = read(tmp_path / f"out.{ending}")
-    joined = pl.read_csv(tmp_path / "d.csv").join(guess, on="id", suffix="_guess")
-    assert joined.height == 80
-    assert "y_guess" in joined.columns
+def test_predictions_join_back(
+    ending: str, stamped: tuple[Path, list[str], int], tidegate: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    folder, keys, rows = stamped
+    assert tidegate("predict", str(folder / "RUN"), str(folder / "d.csv"), "-o", f"out.{ending}")[0] == 0
+    path = tmp_path / f"out.{ending}"
+    if ending == "csv":
+        guess = pl.read_csv(path, infer_schema=False)
+    else:
+        guess = pl.read_parquet(path) if ending == "parquet" else pl.read_ndjson(path)
+    assert guess.select(keys).is_unique().all()
+    joined = pl.DataFrame(STAMPED).join(guess, on=keys, suffix="_guess")
+    assert joined.height == rows
+    assert sum(name.endswith("_guess") for name in joined.columns) == 1
 
 
 def test_json_is_one_object_and_nothing_else(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
