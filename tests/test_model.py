@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +261,23 @@ def test_rows_to_forecast_set_the_horizon_where_none_is_asked_for() -> None:
     model = tg.fit(data, "load", id="site", time="when", known=("holiday",), **QUICK)
     assert any("horizon 7" in note for note in model.notes)
     assert model.predict(data).height == 14
+
+
+class Leaky(tg.Cell):
+    gates = ("update", "candidate")
+
+    def step(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        u, n = self.gate(x, h)
+        return torch.lerp(h, torch.tanh(n), torch.sigmoid(u))
+
+
+def test_a_cell_of_your_own_trains_and_is_known_when_the_model_is_loaded(tmp_path: Path) -> None:
+    model = fit("outcome", ["score"], cell=Leaky)
+    assert model.blueprint.architecture.cell == "Leaky"
+    model.save(tmp_path / "m.tg")
+    assert tg.load(tmp_path / "m.tg").predict(events()).equals(model.predict(events()))
+    program = f"import tidegate as tg; tg.load({str(tmp_path / 'm.tg')!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "expected a cell that is known here; got 'Leaky'" in done.stderr
+    X, y = np.random.default_rng(0).normal(size=(20, 4, 2)), np.arange(20) % 2
+    assert tg.Classifier(cell=Leaky, epochs=1).fit(X, y).predict(X).shape == (20,)

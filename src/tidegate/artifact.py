@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load, save
 
 from tidegate.blueprint import Blueprint
+from tidegate.cells import CELLS
 from tidegate.errors import ArtifactError
 from tidegate.files import flush_folder, read_bytes, read_sealed, sha256, write_atomically, write_sealed
 from tidegate.tasks.network import Network
@@ -112,6 +113,13 @@ def read_model(path: Path) -> tuple[Blueprint, Network, dict[str, float]]:
     weights = _weights(path, body["weights_sha256"], doing)
     try:
         blueprint = Blueprint.model_validate(body["blueprint"])
+        if (cell := blueprint.architecture.cell) not in CELLS:
+            raise ArtifactError(
+                doing,
+                expected="a cell that is known here",
+                got=repr(cell),
+                hint=f"import the module that defines it, and call {cell}.registered() there",
+            )
         # Fresh weights are drawn only to be replaced: the caller's random state is not spent on them.
         with torch.random.fork_rng(devices=[]):
             network = blueprint.network()

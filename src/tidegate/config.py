@@ -18,6 +18,10 @@ _MOST = 10**9
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
+def _cell_name(cell: Any) -> Any:
+    return cell.registered() if isinstance(cell, type) and hasattr(cell, "registered") else cell
+
+
 class Config(BaseModel):
     """Options of `tg.fit` and `tidegate train`. None means: decided from the data, and written down resolved."""
 
@@ -31,7 +35,7 @@ class Config(BaseModel):
     ignore: Names = ()
     kinds: dict[str, str] = Field(default_factory=dict)
 
-    cell: str = "gru"
+    cell: Annotated[str, BeforeValidator(_cell_name)] = "gru"
     hidden_size: int = Field(default=64, ge=1, le=1 << 16)
     layers: int = Field(default=1, ge=1, le=1 << 10)
     bidirectional: bool | None = None

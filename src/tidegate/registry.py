@@ -22,7 +22,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class Registry(Generic[Item]):
-    """A table of named things. Registering twice under one name is an error of ours."""
+    """A table of named things. Two of one name are an error of ours; what is defined anew replaces itself."""
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
@@ -32,7 +32,7 @@ class Registry(Generic[Item]):
         """Return a decorator that registers what it decorates under `name`."""
 
         def register(item: Item) -> Item:
-            if name in self._items:
+            if name in self._items and _origin(self._items[name]) != _origin(item):
                 raise RuntimeError(f"{self.noun} {name!r} is registered twice")
             self._items[name] = item
             return item
@@ -58,3 +58,7 @@ class Registry(Generic[Item]):
 
     def items(self) -> Iterable[tuple[str, Item]]:
         return self._items.items()
+
+
+def _origin(item: object) -> tuple[object, object]:
+    return getattr(item, "__module__", None), getattr(item, "__qualname__", id(item))

@@ -8,8 +8,10 @@ import pickle
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from tidegate.cells import CELLS, GRU, LSTM, Cell, Elman
+from tidegate.compile.select import unroll
 from tidegate.errors import ConfigError, ShapeError
 
 
@@ -54,7 +56,8 @@ def test_like_copies_a_module_given_as_an_option() -> None:
     cell = Elman(3, 4, activation=nn.PReLU())
     other = cell.like(3, 4)
     assert other.f is not cell.f
-    assert len(list(other.parameters())) == 5
+    assert sorted(other.state_dict()) == ["bias_hh", "bias_ih", "f.weight", "weight_hh", "weight_ih"]
+    assert cell.activation is cell.f
 
 
 def test_like_copies_options_given_by_position() -> None:
@@ -135,3 +138,110 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
         Elman(3, 4, activation="tahn")
     with pytest.raises(ConfigError, match="a name or a function"):
         Elman(3, 4, activation=3)
+
+
+def test_sizes_come_first() -> None:
+    class Odd(Cell):
+        gates = ("a",)
+
+        def __init__(self, leak: float, input_size: int, hidden_size: int) -> None:
+            super().__init__(input_size, hidden_size)
+            self.leak = leak
+
+        def step(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+            return self.leak * torch.tanh(self.gate(x, h)[0])
+
+    with pytest.raises(ConfigError, match=r"Odd\(input_size, hidden_size, …\), its sizes \(4, 8\) first"):
+        Odd(0.3, 4, 8).like(8, 8)
+
+
+def test_a_class_has_one_name_and_replaces_itself() -> None:
+    assert LSTM.registered() == "lstm"
+    for _ in range(2):
+        Anew = type("Anew", (Cell,), {"gates": ("a",), "__module__": __name__, "__qualname__": "Anew"})  # noqa: N806
+        assert Anew.registered() == "Anew"
+        assert CELLS["Anew"] is Anew
+    with pytest.raises(RuntimeError, match="registered twice"):
+        CELLS.add("lstm")(Anew)
+    CELLS._items.pop("Anew")
+
+
+def test_like_refuses_weights_that_it_would_lose() -> None:
+    with pytest.raises(ConfigError, match="weight_hh to be a plain parameter of Parametrized"):
+        parametrizations.spectral_norm(Gated(3, 4), "weight_hh").like(3, 4)
+    with pytest.raises(ConfigError, match="bias_ih to be a plain parameter"):
+        parametrizations.weight_norm(Gated(3, 4), "bias_ih", dim=None).like(3, 4)
+
+
+def test_like_leaves_a_users_dtypes_alone() -> None:
+    class Clocked(Gated):
+        def __init__(self, input_size: int, hidden_size: int) -> None:
+            super().__init__(input_size, hidden_size)
+            self.register_buffer("clock", torch.arange(3, dtype=torch.float64))
+
+    cell = Clocked(3, 4)
+    assert cell.like(5, 4).clock.dtype == torch.float64
+    assert cell.like(5, 4).weight_hh.dtype == torch.float32
+
+
+class Narrow(Gated):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return super().step(x, h)[:, :1]
+
+
+class OneOfTwo(Gated):
+    states = ("h", "c")
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
+        return super().step(x, h)
+
+
+class ThreeGates(Gated):
+    gates = ("update", "candidate", "more")
+
+
+class NothingBack(Gated):
+    def step(self, x: Tensor, h: Tensor) -> None:  # type: ignore[override]
+        super().step(x, h)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            Narrow,
+            r"one step of Narrow; expected step to give \(Tensor\[2, 4\]\); got Tensor\[2, 1\]; try: its gates are",
+        ),
+        (
+            OneOfTwo,
+            r"one step of OneOfTwo; expected step to give \(Tensor\[2, 4\], Tensor\[2, 4\]\); got Tensor\[2, 4\]",
+        ),
+        (
+            ThreeGates,
+            "one tensor for each gate; got too many values to unpack .* update, candidate, more, its states h",
+        ),
+        (NothingBack, "one step of NothingBack; .*; got None"),
+    ],
+)
+def test_a_step_that_gives_something_else(cell: type[Cell], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        cell(3, 4)(torch.randn(2, 3))
+    with pytest.raises(ShapeError, match=message):
+        unroll(cell(3, 4), torch.randn(2, 5, 3))
+
+
+def test_a_steps_own_value_error_is_not_hidden() -> None:
+    class Fails(Gated):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        Fails(3, 4)(torch.randn(2, 3))
+
+
+def test_tensors_are_shown_by_their_shape() -> None:
+    class Weighted(Gated):
+        def __init__(self, input_size: int, hidden_size: int, *, weights: Tensor) -> None:
+            super().__init__(input_size, hidden_size)
+
+    assert repr(Weighted(3, 4, weights=torch.zeros(1000, 2))) == "Weighted(3, 4, weights=Tensor[1000, 2])"

@@ -91,6 +91,15 @@ class Cell(nn.Module):
             self._draw(getattr(self, name))
         initialise(self, self.init)
 
+    @classmethod
+    def registered(cls) -> str:
+        """Return the name this class has in `CELLS`, by which models know it; one without a name gets its own."""
+        for name, known in CELLS.items():
+            if known is cls:
+                return name
+        CELLS.add(cls.__name__)(cls)
+        return cls.__name__
+
     def like(self, input_size: int, hidden_size: int) -> Self:
         """Return a new cell of this kind and these options, with its own fresh parameters.
 
@@ -106,6 +115,14 @@ class Cell(nn.Module):
                     hint=f"build the layer first, then parametrize {name} of each of its cells",
                 )
         args, kwargs = self._arguments
+        sizes = (self.input_size, self.hidden_size)
+        if args[:2] != sizes[: len(args)]:
+            raise ConfigError(
+                "building another cell like this one",
+                expected=f"{type(self).__name__}(input_size, hidden_size, …), its sizes {sizes} first",
+                got=f"{args[:2]} as the first arguments",
+                hint="put the cell's own arguments behind the sizes",
+            )
         options = copy.deepcopy({k: v for k, v in kwargs.items() if k not in ("input_size", "hidden_size")})
         cell = type(self)(input_size, hidden_size, *copy.deepcopy(args[2:]), **options)
         placed = dict([*self.named_parameters(), *self.named_buffers()])
