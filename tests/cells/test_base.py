@@ -158,7 +158,7 @@ def test_sizes_come_first() -> None:
 def test_a_class_has_one_name_and_replaces_itself() -> None:
     assert LSTM.registered() == "lstm"
     for _ in range(2):
-        Anew = type("Anew", (Cell,), {"gates": ("a",), "__module__": __name__, "__qualname__": "Anew"})  # noqa: N806
+        Anew = type("Anew", (Cell,), {"gates": ("a",), "__module__": __name__, "__qualname__": "Anew"})
         assert Anew.registered() == "Anew"
         assert CELLS["Anew"] is Anew
     with pytest.raises(RuntimeError, match="registered twice"):
