@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tidegate.errors import ConfigError
-from tidegate.train.optim import OPTIMIZERS, learning_rate, make_optimizer, plateau_factor
+from tidegate.train.optim import OPTIMIZERS, make_optimizer, plateau_factor, rate_factor, set_rates
 from tidegate.train.settings import TrainSettings
 
 TORCH: dict[str, Any] = {
@@ -44,8 +44,8 @@ def test_optimizer_equals_torch_and_spares_vectors_from_decay(name: str) -> None
 
 
 def rates(total: int, **settings: Any) -> list[float]:
-    chosen = TrainSettings(lr=1.0, **settings)
-    return [learning_rate(step, total, chosen) for step in range(total)]
+    chosen = TrainSettings(lr=0.03, **settings)
+    return [rate_factor(step, total, chosen) for step in range(total)]
 
 
 def test_warmup_rises_to_the_peak_and_the_schedule_follows() -> None:
@@ -66,6 +66,14 @@ def test_plateau_cuts_when_torch_does() -> None:
     for seen, value in enumerate(values, 1):
         oracle.step(value)
         assert plateau_factor(values[:seen], settings) == optimizer.param_groups[0]["lr"], f"after {seen} epochs"
+
+
+def test_every_group_keeps_its_own_rate() -> None:
+    optimizer = make_optimizer(layers(), TrainSettings(optimizer="sgd", lr=0.03))
+    optimizer.param_groups[1]["initial_lr"] = 0.3
+    for factor in (0.5, 0.25):
+        set_rates(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.03 * factor, 0.3 * factor])
 
 
 def test_an_unknown_schedule_names_the_nearest() -> None:

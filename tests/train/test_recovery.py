@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -43,13 +43,15 @@ class Shuffled:
 
 
 class Figures:
-    def __init__(self, value: float) -> None:
-        self.value = value
+    better: ClassVar = {"odd": "higher"}
+
+    def __init__(self, values: Iterator[float]) -> None:
+        self.values = values
 
     def update(self, batch: Rows, prediction: Tensor) -> None: ...
 
     def compute(self) -> dict[str, float]:
-        return {"odd": self.value}
+        return {"odd": next(self.values, 0.0)}
 
 
 class Model(nn.Module):
@@ -67,7 +69,7 @@ class Model(nn.Module):
         return (prediction - batch.x.sum(1, keepdim=True)).square().sum(), len(batch.x)
 
     def metrics(self) -> Figures:
-        return Figures(next(self.odd, 0.0))
+        return Figures(self.odd)
 
 
 def train(run: Path | None = None, *, observer: Any = None, resume: bool = False, **settings: Any) -> Model:
@@ -159,7 +161,7 @@ def test_an_exception_still_ends_the_observers() -> None:
 
     with pytest.raises(BoomError):
         train(observer=observer)
-    assert events[-1] == TrainEnd(0, -1, "BoomError", complete=False)
+    assert events[-1] == TrainEnd(0, None, None, "BoomError", complete=False)
 
 
 def test_an_observer_cannot_change_the_figures() -> None:

@@ -15,6 +15,7 @@ from tidegate.report.markup import Cell, Plots, cards, facts, figures_of, folded
 from tidegate.report.pictures import pictures
 from tidegate.report.style import CSS, SCRIPT
 from tidegate.train.loop import TrainResult
+from tidegate.train.progress import kept_weights
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "exact_match", "interval_coverage")
 _MEANING = {
@@ -85,12 +86,16 @@ def page(trained: Trained, data: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{CSS}</style></head><body><header><h1>{text(title)}</h1>"
         f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part: "
-        "no weight was fitted to it, but it chose the best epoch.</p>"
+        f"no weight was fitted to it{_chose(trained.result)}.</p>"
         "<noscript><p>Figures need JavaScript; every number is in the tables too.</p></noscript>"
         f"</header><main>{body}</main>"
         f"<footer>Written by Tidegate</footer><script>{figures.plotly_script()}</script>"
         f"<script>const FIGURES = {described};{SCRIPT}</script></body></html>\n"
     )
+
+
+def _chose(result: TrainResult) -> str:
+    return ", but it chose the best epoch" if result.kept_epoch == result.best_epoch else ""
 
 
 def _pictures(trained: Trained, plots: Plots) -> str:
@@ -122,7 +127,7 @@ def _run(trained: Trained, data: str) -> str:
         ("Input columns", f"{len(plan.inputs):,}"),
         ("Cell", f"{arch.cell}, {', '.join(shape + ['both directions'] * arch.bidirectional)}"),
         ("Weights", f"{weights:,}"),
-        ("Best epoch", f"{result.best_epoch + 1} of {len(result.history)}"),
+        ("Epochs", f"{len(result.history)}; {kept_weights(result.best_epoch, result.kept_epoch)}"),
         ("Ended because", result.reason),
     ]
     if plan.task == "forecasting":
@@ -132,7 +137,7 @@ def _run(trained: Trained, data: str) -> str:
 
 
 def _learning(result: TrainResult, plots: Plots) -> str:
-    history, best = result.history, result.best_epoch + 1
+    history, best = result.history, None if result.best_epoch is None else result.best_epoch + 1
     epochs = [int(row["epoch"]) + 1 for row in history]
     loss = {"Training": [float(row["train_loss"]) for row in history]}
     if all("valid_loss" in row for row in history):
@@ -140,7 +145,7 @@ def _learning(result: TrainResult, plots: Plots) -> str:
     parts = [
         plots.frame(
             figures.curves(loss, epochs, "Loss", best),
-            f"Mean loss by epoch. The dotted line is the best epoch, {best}.",
+            "Mean loss by epoch." + ("" if best is None else f" The dotted line is the best epoch, {best}."),
         )
     ]
     names = [k for k in result.metrics if k != "loss" and all(f"valid_{k}" in row for row in history)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,10 +13,14 @@ from torch import Tensor
 
 from tidegate.data.batch import Batch
 
+Better = Mapping[str, Literal["lower", "higher"]]
+
 
 class Accumulator(Protocol):
-    """Gathers sums and counts over batches; divides once."""
+    """Gathers sums and counts over batches; divides once. `better` says of each figure which way is the better one."""
 
+    @property
+    def better(self) -> Better: ...
     def update(self, batch: Batch, prediction: Tensor) -> None: ...
     def compute(self) -> dict[str, float]: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tidegate.data.batch import IGNORED, Batch
-from tidegate.tasks.base import Classes, Task, as_numpy, class_array, one_per, target_of
+from tidegate.tasks.base import Better, Classes, Task, as_numpy, class_array, one_per, target_of
 
 
 class ConfusionCounts:
     """Counts of (true class, predicted class), [C, C], from which every figure is derived."""
+
+    better: ClassVar[Better] = {"accuracy": "higher", "balanced_accuracy": "higher", "macro_f1": "higher"}
 
     def __init__(self, classes: Classes) -> None:
         self.classes = classes
@@ -95,6 +97,8 @@ class Tagging(Classification):
 class LabelCounts:
     """True and false positives and negatives per label, each [C]."""
 
+    better: ClassVar[Better] = {"accuracy": "higher", "exact_match": "higher", "macro_f1": "higher"}
+
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self.hits, self.guessed, self.true, self.agree = (torch.zeros(len(labels), dtype=torch.int64) for _ in range(4))
@@ -109,13 +113,23 @@ class LabelCounts:
         self.exact += int((truth == guess).all(1).sum())
         self.count += truth.shape[0]
 
+    def per_label(self) -> dict[str, np.ndarray]:
+        """Return precision, recall and F1, support and how often each was guessed, [C]; 0 where a ratio is 0 / 0."""
+        hits, guessed, true = self.hits.double(), self.guessed.double(), self.true.double()
+        return {
+            "precision": as_numpy(hits / guessed.clamp(min=1)),
+            "recall": as_numpy(hits / true.clamp(min=1)),
+            "f1": as_numpy(2 * hits / (guessed + true).clamp(min=1)),
+            "support": as_numpy(self.true),
+            "guessed": as_numpy(self.guessed),
+        }
+
     def compute(self) -> dict[str, float]:
-        f1 = 2 * self.hits / (self.guessed + self.true).clamp(min=1)
         count = max(self.count, 1)
         return {
             "accuracy": float(self.agree.double().mean()) / count,
             "exact_match": self.exact / count,
-            "macro_f1": float(f1.mean()),
+            "macro_f1": float(self.per_label()["f1"].mean()),
         }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tidegate.data.batch import Batch
-from tidegate.tasks.base import Task, as_numpy, target_of
+from tidegate.tasks.base import Better, Task, as_numpy, target_of
 from tidegate.tasks.regression import ErrorSums, PointLoss, point_loss
 
 
@@ -20,6 +20,11 @@ class ForecastSums:
         self.errors = ErrorSums(task.mean, task.std)
         self.quantiles = task.quantiles
         self.inside, self.count = 0, 0
+
+    @property
+    def better(self) -> Better:
+        coverage: Better = {"interval_coverage": "higher"} if len(self.quantiles) > 1 else {}
+        return {**self.errors.better, **coverage}
 
     def update(self, batch: Batch, prediction: Tensor) -> None:
         truth = target_of(batch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tidegate.data.batch import Batch
-from tidegate.tasks.base import Task, as_numpy, one_per, target_of
+from tidegate.tasks.base import Better, Task, as_numpy, one_per, target_of
 
 PointLoss = Literal["mse", "mae", "huber"]
 _POINT: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
@@ -25,10 +26,18 @@ def point_loss(kind: PointLoss, prediction: Tensor, target: Tensor) -> Tensor:
 class ErrorSums:
     """Sums of errors in the target's own units, per target [C]; missing truths are left out."""
 
+    better: ClassVar[Better] = {
+        "mae": "lower",
+        "rmse": "lower",
+        "r2": "higher",
+        "scaled_mse": "lower",
+        "scaled_mae": "lower",
+    }
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.mean, self.std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        self.count, self.absolute, self.square, self.truth, self.truth_square = (
-            torch.zeros(len(mean), dtype=torch.float64) for _ in range(5)
+        self.count, self.signed, self.absolute, self.square, self.truth, self.truth_square = (
+            torch.zeros(len(mean), dtype=torch.float64) for _ in range(6)
         )
 
     def update(self, batch: Batch, prediction: Tensor) -> None:
@@ -45,26 +54,40 @@ class ErrorSums:
         error = torch.where(seen, prediction - truth, 0.0)
         known = torch.where(seen, truth, 0.0)
         self.count += seen.sum(0)
+        self.signed += error.sum(0)
         self.absolute += error.abs().sum(0)
         self.square += error.square().sum(0)
         self.truth += known.sum(0)
         self.truth_square += known.square().sum(0)
 
+    def per_target(self) -> dict[str, np.ndarray]:
+        """Return MAE, RMSE and mean error (prediction − truth) in the target's units and R², each [C].
+
+        A target without any truth is NaN. Where truths are all equal R² is 1 for a perfect guess, else 0.
+        """
+        count = torch.where(self.count > 0, self.count, torch.nan)
+        mse = self.square / count
+        variance = self.truth_square / count - (self.truth / count).square()
+        flat = torch.where(count.isnan(), torch.nan, (mse == 0).double())
+        r2 = torch.where(variance > 1e-12, 1 - mse / variance.clamp(min=1e-12), flat)
+        return {
+            "mae": as_numpy(self.absolute / count * self.std),
+            "rmse": as_numpy(mse.sqrt() * self.std),
+            "mean_error": as_numpy(self.signed / count * self.std),
+            "r2": as_numpy(r2),
+        }
+
     def compute(self) -> dict[str, float]:
         """Return MAE and RMSE in the target's units and R², averaged over targets; MSE and MAE in standard units.
 
-        A target without any truth is left out. Where truths are all equal R² is 1 for a perfect guess, else 0.
+        A target without any truth is left out; NaN where none has any.
         """
-        seen = self.count > 0
-        count = self.count[seen]
-        mae, mse, std = self.absolute[seen] / count, self.square[seen] / count, self.std[seen]
-        variance = self.truth_square[seen] / count - (self.truth[seen] / count).square()
-        r2 = torch.where(variance > 1e-12, 1 - mse / variance.clamp(min=1e-12), (mse == 0).double())
-        total = count.sum()
+        seen, total = as_numpy(self.count > 0), self.count.sum()
+        each = {k: float(v[seen].mean()) if seen.any() else math.nan for k, v in self.per_target().items()}
         return {
-            "mae": float((mae * std).mean()),
-            "rmse": float((mse.sqrt() * std).mean()),
-            "r2": float(r2.mean()),
+            "mae": each["mae"],
+            "rmse": each["rmse"],
+            "r2": each["r2"],
             "scaled_mse": float(self.square.sum() / total),
             "scaled_mae": float(self.absolute.sum() / total),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     count: int = 0
-    best_epoch: int = -1
+    best_epoch: int | None = None
     best_value: float | None = None
     reason: str | None = None
     values: list[float] = field(default_factory=list)
@@ -46,12 +47,18 @@ class Checkpointer:
 
     def clear(self) -> None:
         """Forget an earlier run: a kill before the first save must not leave its state to resume from."""
-        for name in ("latest.json", "*state-*", ".latest.json.*"):
-            for old in self.folder.glob(name):
-                old.unlink()
+        self.sweep()
+        for old in (self.run_dir / METRICS, self.folder / "latest.json", *self.folder.glob("state-*")):
+            old.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a kill in the middle of a write left."""
+        for folder, name in ((self.run_dir, METRICS), (self.folder, "latest.json"), (self.folder, "state-")):
+            for stale in folder.glob(f".{name}*"):
+                stale.unlink()
 
     def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress, best: dict[str, Tensor] | None) -> None:
-        """Write tensors, then JSON, then the pointer that makes them the newest."""
+        """Write tensors, JSON and the epochs' lines, then the pointer that makes them the newest."""
         self.folder.mkdir(parents=True, exist_ok=True)
         flat, rest = _flatten(optimizer.state_dict())
         tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
@@ -63,19 +70,24 @@ class Checkpointer:
         name = f"state-{self.generation}"
         write_atomically(self.folder / f"{name}.safetensors", blob)
         write_sealed(self.folder / f"{name}.json", body)
+        self.write_history(progress)
         write_sealed(self.folder / "latest.json", {"generation": self.generation})
-        for old in self.folder.glob("*state-*"):
+        self._drop_all_but(name)
+
+    def _drop_all_but(self, name: str) -> None:
+        for old in self.folder.glob("state-*"):
             if not old.name.startswith(f"{name}."):
                 old.unlink()
-        self.write_history(progress)
 
     def write_history(self, progress: Progress) -> None:
-        """Write one JSON line per epoch to `metrics.jsonl`."""
-        lines = "".join(json.dumps(row) + "\n" for row in progress.history)
+        """Write one JSON line per epoch to `metrics.jsonl`, null where a figure is not a finite number."""
+        rows = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in progress.history]
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         write_atomically(self.run_dir / METRICS, lines.encode())
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor] | None] | None:
         """Put the newest state back and return where training stands; None if there is no checkpoint yet."""
+        self.sweep()
         if not (self.folder / "latest.json").exists():
             return None
         doing = f"reading the checkpoint in {self.folder}"
@@ -109,6 +121,7 @@ class Checkpointer:
                 hint="build the model as before, or start a new run",
             ) from error
         restore_random_state(_under(tensors, "random/"))
+        self._drop_all_but(name)
         return Progress(**body["progress"]), _under(tensors, "best/") or None
 
 

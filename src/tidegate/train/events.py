@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 
@@ -38,10 +39,15 @@ class EpochEnd:
 
 @dataclass(frozen=True)
 class TrainEnd:
-    """Training is over, and why. `complete` is false when an exception ended it."""
+    """Training is over, and why. `complete` is false when an exception ended it.
+
+    `best_epoch` is None where the monitored figure was never a number. `kept_epoch` is the one whose weights the model
+    was left with; None when an exception ended training.
+    """
 
     epochs: int
-    best_epoch: int
+    best_epoch: int | None
+    kept_epoch: int | None
     reason: str
     complete: bool = True
 
@@ -69,3 +75,9 @@ class Announcer:
             answer = observer(event)
             if isinstance(answer, Stop) and self.stop is None:
                 self.stop = answer
+
+    def end(self, event: TrainEnd) -> None:
+        """Tell every observer that training is over, whatever another one raises; the last error is raised then."""
+        with ExitStack() as everyone:
+            for observer in reversed(self.observers):
+                everyone.callback(observer, event)

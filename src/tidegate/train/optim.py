@@ -44,13 +44,25 @@ def _adamw(groups: Groups, settings: TrainSettings) -> Optimizer:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
-    """Build the optimizer. Weight decay spares vectors: biases, norm scales, initial states."""
+    """Build the optimizer. Weight decay spares vectors: biases, norm scales, initial states.
+
+    Each group remembers its own rate as `initial_lr`, as torch's schedulers do; `set_rates` multiplies that.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return OPTIMIZERS[settings.optimizer]([g for g in groups if g["params"]], settings)
+    optimizer = OPTIMIZERS[settings.optimizer]([g for g in groups if g["params"]], settings)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Give every group its own initial rate times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 @SCHEDULES.add("constant")
@@ -92,9 +104,12 @@ def plateau_factor(history: Sequence[float], settings: TrainSettings) -> float:
     return float(settings.lr_factor**cuts)
 
 
-def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
-    """Return the rate at `step` of `total`: a linear warm-up to `lr`, then the schedule. It has no state to save."""
+def rate_factor(step: int, total: int, settings: TrainSettings) -> float:
+    """Return what the rates are multiplied by at `step` of `total`: a linear warm-up to 1, then the schedule.
+
+    It has no state to save.
+    """
     warmup = settings.warmup_steps
     if step < warmup:
-        return settings.lr * (step + 1) / warmup
-    return settings.lr * SCHEDULES[settings.schedule](step - warmup, total - warmup, settings)
+        return (step + 1) / warmup
+    return SCHEDULES[settings.schedule](step - warmup, total - warmup, settings)

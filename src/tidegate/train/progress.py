@@ -29,7 +29,17 @@ def _row(event: EpochEnd) -> str:
 
 
 def _end(event: TrainEnd) -> str:
-    return f"done: {event.reason}; the weights are those of epoch {event.best_epoch + 1}"
+    return f"done: {event.reason}; {kept_weights(event.best_epoch, event.kept_epoch)}"
+
+
+def kept_weights(best: int | None, kept: int | None) -> str:
+    """Say which epoch the weights are of, and which was the best."""
+    if kept is None:
+        return "no weights are kept"
+    of = f"the weights are those of epoch {kept + 1}"
+    if best is None:
+        return f"{of}, the last: the monitored figure was never a number"
+    return f"{of}, the best" if kept == best else f"{of}, the last; the best was epoch {best + 1}"
 
 
 class _Bar:

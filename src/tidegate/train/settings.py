@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainSettings(BaseModel):
     """Settings of the loop. `lr` is the peak rate; `patience` counts epochs without a better `monitor`.
 
-    `monitor` is "loss" or the name of a metric. Losses and errors are better when lower, other figures higher.
+    `monitor` is "loss" or the name of a metric, whose accumulator says whether lower or higher is better.
     `lr_factor` is what "step" multiplies the rate by after each third of the steps, and "plateau" after every
     `plateau_epochs` epochs without a better `monitor`.
     """
@@ -28,7 +28,6 @@ class TrainSettings(BaseModel):
     clip_value: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
     monitor: str = "loss"
-    seed: int = Field(default=0, ge=0)
     device: str = "auto"
     checkpoint_every_seconds: float = Field(default=60.0, gt=0)
     restore_best: bool = True
