@@ -36,10 +36,12 @@ def test_quantiles_are_put_in_order() -> None:
         ({"seed": -1}, "seed; expected .* greater than"),
         ({"hidden_size": 1 << 40}, "hidden_size; expected .* less than"),
         ({"epochs": 10**30}, "epochs; expected .* less than"),
+        ({"valid": []}, "valid; expected .* number"),
         ({"target": 5}, "target; expected .* tuple"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(options: dict[str, Any], named: str) -> None:
+    assert take_valid(options) is None
     with pytest.raises(ConfigError, match=named):
         make_config(options)
 
@@ -55,6 +57,9 @@ def test_a_path_among_the_options_is_a_table_to_validate_on() -> None:
     options = {"valid": "file.csv", "lr": 1.0}
     assert take_valid(options) == "file.csv"
     assert options == {"lr": 1.0}
+    options = {"valid": "file.csv"}
+    assert take_valid(options, "other.csv") == "other.csv"
+    assert not options
 
 
 @pytest.mark.parametrize("valid", [True, 1, 0, 2.0, float("nan")])

@@ -129,7 +129,9 @@ def take_valid(options: dict[str, Any], valid: Any = None) -> Any:
 
     `valid` wins over what the options say; text that reads as a number is a fraction.
     """
-    valid = options.pop("valid", None) if valid is None else valid
+    if isinstance(options.get("valid"), str):
+        stored = options.pop("valid")
+        valid = stored if valid is None else valid
     if isinstance(valid, str):
         try:
             valid = float(valid)

@@ -29,7 +29,7 @@ from tidegate.train.seeds import random_state_kept, seed_everything
 from tidegate.train.settings import TrainSettings
 
 CONFIG, REPORT = "config.json", "report.html"
-_FORECASTS_ONLY = ("known", "horizon", "lookback", "channels", "quantiles")
+_FORECASTS_ONLY = ("known", "horizon", "lookback", "channels", "quantiles", "windows_per_epoch")
 
 
 @dataclass(frozen=True)
