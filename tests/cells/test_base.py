@@ -235,7 +235,7 @@ def test_a_steps_own_value_error_is_not_hidden() -> None:
         def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
             raise ValueError("mine")
 
-    with pytest.raises(ValueError, match="^mine$"):
+    with pytest.raises(ValueError, match=r"^mine$"):
         Fails(3, 4)(torch.randn(2, 3))
 
 

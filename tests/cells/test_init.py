@@ -107,3 +107,12 @@ def test_every_initialisation_sets_every_cell(cell: str, name: str) -> None:
 def test_what_cannot_be_is_said(build, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["chrono:inf", "chrono:nan", "chrono:1", "uniform:-1", "uniform:inf", "xavier:nan", "xavier:-1", "forget:nan"],
+)
+def test_numbers_that_cannot_be(name: str) -> None:
+    with pytest.raises(ConfigError, match="reading init=; expected "):
+        LSTM(3, 4, init=name)

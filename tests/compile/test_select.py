@@ -8,7 +8,7 @@ import torch
 from tidegate.cells import GRU, LSTM, Elman
 from tidegate.compile import aten, reference
 from tidegate.compile.select import BACKENDS, choose, unroll, verdicts
-from tidegate.errors import BackendError, ConfigError
+from tidegate.errors import BackendError, ConfigError, ShapeError
 
 
 class Changed(LSTM):
@@ -66,3 +66,31 @@ def test_verdicts_name_every_backend() -> None:
 def test_an_unknown_backend_is_answered_with_a_near_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'reference'"):
         unroll(GRU(3, 4), X, backend="refrence")
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lengths": torch.tensor([6, 1])}, r"every length in 0..5 \(T\); got 6 in row 0"),
+        ({"lengths": [5, -1]}, "got -1 in row 1"),
+        ({"lengths": [5]}, r"shape \[2\]; got shape \[1\]"),
+        ({"state": torch.zeros(1, 4)}, r"states of shapes \[\[2, 4\]\]; got \[\[1, 4\]\]"),
+        ({"state": (torch.zeros(2, 4),) * 2}, r"got \[\[2, 4\], \[2, 4\]\]"),
+        ({"resets": torch.zeros(2, 4, dtype=torch.bool)}, r"one for each step, \[2, 5\]"),
+        ({"x": torch.zeros(2, 5, 4)}, r"x of shape \[B, T, 3\]; got shape \[2, 5, 4\]"),
+    ],
+)
+def test_arguments_are_checked_before_any_backend(backend: str, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        unroll(**{"cell": GRU(3, 4), "x": X, "backend": backend, **arguments})
+
+
+def test_reasons_are_worded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(Changed, "extra_repr", lambda _: asked.append(1) or "")
+    cell = Changed(3, 4)
+    unroll(cell, X)
+    assert not asked
+    verdicts(cell, X, None, None)
+    assert asked

@@ -47,6 +47,15 @@ class TwoStates(Cell):
         return torch.tanh(b + self.recurrent("b", slow * h) + slow), slow
 
 
+class Direction(Cell):
+    """A cell whose step has neither value nor derivative where its input is zero, as padding may be."""
+
+    gates = ("n",)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(self.recurrent("n", h) + x / x.square().sum(-1, keepdim=True).sqrt())
+
+
 Build = Callable[..., Cell]
 
 
@@ -55,7 +64,11 @@ def _with(cell: type[Cell], options: dict[str, Any]) -> Build:
 
 
 def _variants() -> dict[str, Build]:
-    built: dict[str, Build] = {"mine": Mine, "two_states": TwoStates}
+    built: dict[str, Build] = {
+        "mine": Mine,
+        "two_states": TwoStates,
+        "direction": _with(Direction, {"bias": False}),
+    }
     for name, cell in CELLS.items():
         for options in [{}, {"bias": False}, *OPTIONS.get(name, [])]:
             said = "".join(f" {k}={getattr(v, '__name__', v)}" for k, v in options.items())

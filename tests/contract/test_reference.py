@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tidegate.compile.reference import unroll
 
-from .cases import VARIANTS, Build, assert_close, random_state, states_of
+from .cases import VARIANTS, Build, assert_close, gradients, random_state, states_of
 
 EVERY = pytest.mark.parametrize("name", VARIANTS)
 
@@ -108,6 +108,23 @@ def test_nothing_in_nothing_out(name: str, batch: int, steps: int) -> None:
     y, end = unroll(cell, torch.randn(batch, steps, 2), None, torch.zeros(batch, dtype=torch.int64))
     assert y.shape == (batch, steps, cell.output_size)
     assert [s.shape for s in states_of(cell, end)] == [(batch, size) for size in cell.state_sizes]
+
+
+@EVERY
+@pytest.mark.parametrize("lengths", [[2, 5, 0], [0, 0, 0], [5, 5, 5]])
+def test_gradients_are_those_of_the_real_steps_alone(name: str, lengths: list[int]) -> None:
+    cell, x, state = case(VARIANTS[name], 5)
+    y, _ = unroll(cell, x, state, torch.tensor(lengths))
+    found = gradients([y], [*cell.parameters(), *states_of(cell, state)])
+    alone = [
+        unroll(cell, x[row : row + 1, :length], cell.pack(tuple(s[row : row + 1] for s in states_of(cell, state))))[0]
+        for row, length in enumerate(lengths)
+    ]
+    padded = torch.cat([torch.nn.functional.pad(a, (0, 0, 0, 5 - a.shape[1])) for a in alone])
+    if any(lengths):
+        assert_close(found, gradients([padded], [*cell.parameters(), *states_of(cell, state)]), 1e-12)
+    else:
+        assert not any(g.any() for g in found)
 
 
 @EVERY

@@ -96,6 +96,11 @@ def test_f1_one_sequence_without_a_batch(kind: str, batch_first: bool) -> None:
     torch.testing.assert_close(ours(input=x, hx=None), theirs(input=x, hx=None))
     with pytest.raises(ShapeError, match="a batch axis beside lengths"):
         ours(x, lengths=torch.tensor([5]))
+    wrong = (h[:, :3], h) if kind == "LSTM" else h[:, :3]
+    with pytest.raises(
+        ShapeError, match=r"the state h of one sequence; expected shape \[4, 4\]; got a tensor of shape \[4, 3\]"
+    ):
+        ours(x, wrong)
 
 
 @pytest.mark.parametrize("kind", KINDS)

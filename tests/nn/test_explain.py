@@ -7,7 +7,7 @@ import torch
 
 from tidegate.cells import CELLS, GRU
 from tidegate.errors import ConfigError
-from tidegate.nn import Recurrent, explain
+from tidegate.nn import LSTM, Recurrent, explain
 
 X = torch.randn(2, 5, 3)
 
@@ -45,3 +45,16 @@ def test_a_model_is_searched() -> None:
     assert str(explain(model, X)).startswith("1 layer 0: GRU(3, 4) runs on 'aten'")
     with pytest.raises(ConfigError, match="a Recurrent, or a module with one inside; got Linear"):
         explain(torch.nn.Linear(3, 3), X)
+
+
+def test_a_named_backend_that_refuses_does_not_run() -> None:
+    said = str(explain(Recurrent(CELLS["gru_merge"](3, 4), backend="aten"), X)).splitlines()
+    assert said[0] == "layer 0: GRUMerge(3, 4) cannot run on 'aten'"
+    assert said[1] == "    aten       refuses: torch has no kernel for GRUMerge(3, 4)"
+
+
+def test_packed_sequences_and_single_ones() -> None:
+    packed = torch.nn.utils.rnn.pack_sequence([X[0], X[1, :2]])
+    assert explain(LSTM(3, 4), packed).verdicts[0].chosen == "aten"
+    assert explain(LSTM(3, 4), X[0]).verdicts[0].chosen == "aten"
+    assert "got shape [1, 0, 3]" in str(explain(LSTM(3, 4), X[0, :0]).verdicts[0].refusals["aten"])

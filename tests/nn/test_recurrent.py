@@ -241,3 +241,68 @@ def test_what_a_layer_cannot_do_is_said() -> None:
         Recurrent(GRU(5, 4), bidirectional=True).step(X[:, 0])
     with pytest.raises(BackendError, match="no kernel for GRUMerge"):
         Recurrent(CELLS["gru_merge"](5, 4), backend="aten")(X)
+
+
+def test_lengths_may_be_a_list_or_an_array() -> None:
+    layer = Recurrent(LSTM(5, 4), bidirectional=True)
+    expected = layer(X, lengths=LENGTHS)[0]
+    for given in (LENGTHS.tolist(), tuple(LENGTHS.tolist()), LENGTHS.numpy(), LENGTHS.int()):
+        assert torch.equal(layer(X, lengths=given)[0], expected)
+    assert layer(X[:0], lengths=[])[0].shape == (0, 6, 8)
+    with pytest.raises(ShapeError, match=r"reading lengths=; expected a tensor, an array or numbers; got \['a'"):
+        layer(X, lengths=["a", "b", "c"])
+
+
+def test_output_is_contiguous_in_either_layout() -> None:
+    for both, given in itertools.product((False, True), (None, LENGTHS)):
+        for options in ({}, {"norm": "layer"}, {"backend": "reference"}):
+            layer = Recurrent(LSTM(5, 4), bidirectional=both, batch_first=False, **options)
+            y, _ = layer(X.transpose(0, 1), lengths=given)
+            assert y.view(6, 3, -1, 2).shape == (6, 3, 2 + 2 * both, 2)
+
+
+def test_resets_are_checked_in_the_layout_they_came_in() -> None:
+    layer = Recurrent(GRU(5, 4), batch_first=False)
+    for wrong in (torch.zeros(6, dtype=torch.bool), torch.zeros(3, 6, dtype=torch.bool)):
+        with pytest.raises(ShapeError, match=r"reading resets=; expected booleans, one for each step, \[6, 3\]"):
+            layer(X.transpose(0, 1), resets=wrong)
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_reset_parameters_draws_everything_as_it_was_built(connection: str, norm: str) -> None:
+    def build() -> Recurrent:
+        torch.manual_seed(0)
+        return Recurrent(GRU(5, 4), layers=2, connection=connection, norm=norm)
+
+    layer, fresh = build(), build()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for tensor in (*layer.parameters(), *(b for b in layer.buffers() if b.is_floating_point())):
+            tensor.fill_(7)
+    layer.reset_parameters()
+    assert not any((p == 7).any() for p in layer.parameters())
+    for name, value in fresh.state_dict().items():
+        drawn = ".weight" in name and "norm" not in name
+        assert drawn or torch.equal(layer.state_dict()[name], value) or name.startswith(("cells", "connection.gates"))
+    if connection == "highway":
+        assert all(torch.equal(gate.bias, torch.full((4,), -1.0)) for gate in layer.connection.gates)
+
+
+def test_a_layer_moves_only_what_it_builds() -> None:
+    cell = GRU(5, 4)
+    cell.register_buffer("clock", torch.arange(3, dtype=torch.float64))
+    assert Recurrent(cell, norm="layer").cells[0].clock.dtype == torch.float64
+    wide = Recurrent(GRU(5, 4, dtype=torch.float64), connection="highway", norm="layer")
+    assert {p.dtype for p in wide.parameters()} == {torch.float64}
+
+
+def test_parametrized_cells_stand_alone_or_not_at_all() -> None:
+    torch.manual_seed(0)
+    plain = GRU(5, 4)
+    normed = torch.nn.utils.parametrizations.weight_norm(copy.deepcopy(plain), "weight_hh")
+    torch.testing.assert_close(Recurrent(normed)(X), Recurrent(plain)(X))
+    with pytest.raises(ConfigError, match="weight_hh to be a plain parameter"):
+        Recurrent(normed, layers=2)
+    with pytest.raises(ConfigError, match="hooks, which a layer does not call"):
+        Recurrent(torch.nn.utils.spectral_norm(GRU(5, 4), "weight_hh"))

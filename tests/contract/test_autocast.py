@@ -1,0 +1,72 @@
+"""Under autocast every cell runs on every backend that does not refuse, in the weights' dtype throughout."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from tidegate import nn as tnn
+from tidegate.cells import CELLS, Cell
+from tidegate.compile.select import BACKENDS, choose, unroll
+from tidegate.errors import BackendError
+
+from .cases import VARIANTS, Mine, gradients, random_state, some_lengths, states_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize(("name", "ragged", "given"), list(itertools.product(VARIANTS, (False, True), (False, True))))
+def test_states_and_outputs_keep_the_weights_dtype(name: str, ragged: bool, given: bool) -> None:
+    torch.manual_seed(0)
+    cell: Cell = VARIANTS[name](5, 4)
+    x = torch.randn(3, 6, 5, requires_grad=True)
+    lengths = some_lengths(3, 6) if ragged else None
+    state = random_state(cell, 3) if given else None
+    y, end = unroll(cell, x, state, lengths, backend="reference")
+    for read in (x, x.bfloat16()):
+        with autocast():
+            short, short_end = unroll(cell, read, state, lengths)
+        everything = [short, *states_of(cell, short_end)]
+        assert {t.dtype for t in everything} == {torch.float32}
+        for a, b in zip(everything, [y, *states_of(cell, end)], strict=True):
+            assert float((a - b).detach().abs().max()) < 0.1
+        assert all(g.isfinite().all() for g in gradients(everything, [x, *cell.parameters()]))
+    assert not torch.equal(short, y)
+
+
+def test_torchs_kernels_say_that_they_do_not_run_under_autocast() -> None:
+    cell, x = CELLS["lstm"](5, 4), torch.randn(3, 6, 5)
+    assert choose(cell, x, None, None) == "aten"
+    with autocast():
+        assert choose(cell, x, None, None) == "reference"
+        with pytest.raises(BackendError, match="on the CPU do not run under autocast"):
+            unroll(cell, x, backend="aten")
+        assert BACKENDS["reference"].refuses(cell, x, None, None) is None
+
+
+@pytest.mark.parametrize("connection", [None, "residual", "highway", "dense", "skip"])
+@pytest.mark.parametrize("norm", [None, "batch", "layer"])
+def test_layers_keep_it_too(connection: str, norm: str) -> None:
+    lengths = torch.tensor([6, 0, 3])
+    for kind in (Mine, *(CELLS[name] for name in CELLS)):
+        layer = tnn.Recurrent(kind(5, 4), layers=2, bidirectional=True, connection=connection, norm=norm)
+        for given in (None, lengths):
+            with autocast():
+                y, state = layer(torch.randn(3, 6, 5), lengths=given)
+            tensors: list[Tensor] = [y, *([state] if isinstance(state, Tensor) else state)]
+            assert {t.dtype for t in tensors} == {torch.float32}
+            sum(t.sum() for t in tensors).backward()  # type: ignore[union-attr]
+
+
+def test_one_step_keeps_it() -> None:
+    cell = Mine(5, 4)
+    with autocast():
+        y, state = cell(torch.randn(3, 5).bfloat16())
+    assert y.dtype == state.dtype == torch.float32
