@@ -72,8 +72,6 @@ FILES: dict[str, tuple[str, str | bytes, list[str]]] = {
     "missing id": ("d.csv", with_row(",9,1,a,no"), ["d.csv", "'id'", "row 11"]),
     "missing time": ("d.csv", with_row("9,,1,a,no"), ["d.csv", "'t'", "row 11"]),
     "one class only": ("d.csv", GOOD.replace("yes", "no"), ["d.csv", "'y'", "at least 2 classes"]),
-    "missing label": ("d.csv", GOOD.replace("\n3,0,2.0,a,yes\n3,1,2.1,b,yes\n3,2,2.2,a,yes\n3,3,2.3,b,yes\n",
-                      "\n3,0,2.0,a,\n3,1,2.1,b,\n3,2,2.2,a,\n3,3,2.3,b,\n"), ["'y'", "1 missing", "sequence 3"]),
     "empty file": ("d.csv", "", ["d.csv", "empty"]),
     "header only": ("d.csv", HEADER + "\n", ["d.csv", "header only"]),
     "huge field": ("d.csv", with_row("9,9,1," + "z" * 1_200_000 + ",no"), ["d.csv", "huge field", "'kind'"]),
@@ -270,6 +268,14 @@ def test_its_configuration_reproduces_a_run(tidegate: Callable[..., Outcome], tm
     assert tidegate(*words)[0] == 0
     again = (tmp_path / "AGAIN" / "model.safetensors").read_bytes()
     assert again == (trained / "model.safetensors").read_bytes()
+
+
+def test_a_sequence_without_a_label_is_left_out_and_said(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+    rows = [row.removesuffix("yes") if row.startswith("3,") else row for row in ROWS]
+    (tmp_path / "d.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    code, _, err = tidegate("train", "d.csv", *[word for word in TRAIN if word != "--quiet"], "--out", "RUN")
+    assert code == 0, err
+    assert "note: d.csv: 1 of 20 sequences have no target and are left out" in err
 
 
 def test_unsorted_time_and_new_categories_are_handled_and_said(
