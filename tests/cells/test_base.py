@@ -178,7 +178,10 @@ def test_like_leaves_a_users_dtypes_alone() -> None:
         def __init__(self, input_size: int, hidden_size: int) -> None:
             super().__init__(input_size, hidden_size)
             self.register_buffer("clock", torch.arange(3, dtype=torch.float64))
+            if input_size != hidden_size:
+                self.map = nn.Linear(input_size, hidden_size)
 
+    assert Clocked(4, 4).double().like(5, 4).map.weight.dtype == torch.float64
     cell = Clocked(3, 4)
     assert cell.like(5, 4).clock.dtype == torch.float64
     assert cell.like(5, 4).weight_hh.dtype == torch.float32

@@ -127,7 +127,8 @@ class Cell(nn.Module):
         cell = type(self)(input_size, hidden_size, *copy.deepcopy(args[2:]), **options)
         placed = dict([*self.named_parameters(), *self.named_buffers()])
         for name, tensor in (*cell.named_parameters(), *cell.named_buffers()):
-            tensor.data = tensor.data.to(placed[name])
+            like = placed.get(name, self.weight_hh if isinstance(tensor, nn.Parameter) else tensor)
+            tensor.data = tensor.data.to(self.weight_hh.device, like.dtype)
         return cell
 
     def lend(self, owner: nn.Module, suffix: str) -> None:

@@ -90,7 +90,7 @@ def _run(
     ]
     before = tuple(torch.stack(each).to(dtype) for each in zip(*given, strict=True))
     run = _dense if lengths is None else partial(_padded, lengths=lengths)
-    y, after = run(cells, shape, x, before)
+    y, after = run(cells, shape, x.to(dtype), before)
     return y.to(dtype), tuple(s.to(dtype) for s in after)
 
 
