@@ -5,24 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tidegate.data.loader import Loader
 from tidegate.tasks.base import target_of
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
-from tidegate.tasks.regression import Regression
+from tidegate.tasks.regression import ErrorSums, Regression
 from tidegate.train.evaluation import predictions
 
 
-def numbers(network: Network, loader: Loader, task: Regression) -> tuple[np.ndarray, np.ndarray]:
-    """Return truths and predictions [N, C] in the targets' own units."""
+def numbers(network: Network, loader: Loader, task: Regression) -> tuple[np.ndarray, np.ndarray, ErrorSums]:
+    """Return truths and predictions [N, C] in the targets' own units, and the task's sums over them."""
     mean, std = np.array(task.mean), np.array(task.std)
-    truth, guess = [], []
+    truth, guess, found = [], [], task.metrics()
     for batch, prediction in predictions(network, loader):
         truth.append(_numpy(target_of(batch)) * std + mean)
         guess.append(_numpy(prediction) * std + mean)
-    return np.concatenate(truth), np.concatenate(guess)
+        found.update(batch, prediction)
+    return np.concatenate(truth), np.concatenate(guess), found
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -39,13 +41,34 @@ class Example:
     guess: np.ndarray
 
 
+class Errors:
+    """Mean absolute errors in the targets' units: by step ahead and over all steps."""
+
+    def __init__(self, task: Forecasting) -> None:
+        self.shape = (task.horizon, len(task.targets))
+        self.all = ErrorSums(task.mean, task.std)
+        self.each = ErrorSums(task.mean * task.horizon, task.std * task.horizon)
+
+    def add(self, guess: Tensor, truth: Tensor) -> None:
+        """Add scaled forecasts and truths [B, S, C]; a missing one of either counts nothing."""
+        truth = truth.masked_fill(guess.isnan(), torch.nan)
+        self.all.add(guess, truth)
+        self.each.add(guess.flatten(1), truth.flatten(1))
+
+    def by_step(self) -> np.ndarray:
+        return self.each.per_target()["mae"].reshape(self.shape)
+
+    def by_target(self) -> np.ndarray:
+        return self.all.per_target()["mae"]
+
+
 @dataclass(frozen=True)
 class Forecasts:
-    """A few examples; mean absolute error by step ahead [S, C], of the model and of repeating the last known value."""
+    """A few examples; the errors of the model and of repeating the last known value."""
 
     examples: list[Example]
-    error: np.ndarray
-    naive: np.ndarray
+    model: Errors
+    naive: Errors
     windows: int
 
 
@@ -55,25 +78,22 @@ def forecasts(network: Network, loader: Loader, task: Forecasting, examples: int
     total = len(loader.maker.lengths)
     wanted = set(np.linspace(0, total - 1, min(examples, total)).round().astype(int).tolist())
     kept: list[Example] = []
-    sums = np.zeros((2, task.horizon, len(task.targets)))
-    seen = np.zeros_like(sums)
+    model, naive = Errors(task), Errors(task)
     for batch, prediction in predictions(network, loader):
         if batch.history is None:
             raise RuntimeError("a forecasting batch has a history")
-        truth, past, guess = _numpy(target_of(batch)), _numpy(batch.history), _numpy(prediction)
+        target = target_of(batch)
+        truth, past, guess = _numpy(target), _numpy(batch.history), _numpy(prediction)
         guess[..., 1:] = np.sort(guess[..., 1:], axis=-1)
-        for k, rival in enumerate((guess[..., 0], np.broadcast_to(_last_known(past)[:, None], truth.shape))):
-            error = np.abs(rival - truth)
-            sums[k] += np.nansum(error, axis=0)
-            seen[k] += (~np.isnan(error)).sum(0)
+        model.add(prediction[..., 0], target)
+        last = torch.from_numpy(_last_known(past)).to(target)
+        naive.add(last[:, None].expand_as(target), target)
         for b, window in enumerate(batch.rows.tolist()):
             if window in wanted:
                 length = int(batch.lengths[b])
                 kept.append(Example(window, past[b, :length] * std + mean, truth[b] * std + mean,
                                     guess[b] * std[:, None] + mean[:, None]))  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        error, naive = sums / np.where(seen > 0, seen, np.nan) * std
-    return Forecasts(kept, error, naive, total)
+    return Forecasts(kept, model, naive, total)
 
 
 def _last_known(past: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escaped
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,11 @@ def plotly_script() -> str:
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
+
+
+def escape(label: str) -> str:
+    """Escape what plotly would read as markup. It knows no entity for quotes, and they are harmless in a text."""
+    return escaped(label, quote=False)
 
 
 def _figure(data: list[Figure], x: str, y: str, height: int = 300, **layout: Any) -> Figure:
@@ -71,9 +76,14 @@ def curves(lines: Mapping[str, Sequence[float]], epochs: Sequence[int], y: str, 
     return _figure(data, "Epoch", y, xaxis=ticks, shapes=[] if best is None else [mark])
 
 
+def most_frequent(matrix: np.ndarray) -> np.ndarray:
+    """Return the indices of the classes that are drawn, in order: all, or the most frequent ones of many."""
+    return np.sort(np.argsort(-matrix.sum(1), kind="stable")[:MOST_CLASSES])
+
+
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix, each row coloured as shares of its true class; many classes: the most frequent ones."""
-    keep = np.sort(np.argsort(-matrix.sum(1), kind="stable")[:MOST_CLASSES])
+    keep = most_frequent(matrix)
     counts = matrix[np.ix_(keep, keep)]
     shares = counts / np.maximum(matrix.sum(1)[keep], 1)[:, None]
     names = [escape(classes[i]) for i in keep]

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 Cell = str | int | float | None
+MISSING = "–"
 
 
 def text(value: object) -> str:
@@ -18,16 +19,21 @@ def text(value: object) -> str:
 def figures_of(value: Cell) -> str:
     """Return a number with four significant digits, or text as it is; a missing value is a dash."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
+        return MISSING
     if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+        short = f"{value:.4g}"
+        return f"{value:,.0f}" if 1e4 <= abs(float(short)) < 1e15 else short
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def share(value: float) -> str:
-    """Return a fraction as a percentage; a small one that is not zero is never shown as 0 %."""
+    """Return a fraction as a percentage; only nothing is shown as 0 %, and only all as 100 %."""
     percent = 100 * value
-    return f"{percent:.2g} %" if 0 < percent < 1 else f"{percent:.1f} %"
+    if not math.isfinite(percent):
+        return MISSING
+    if 0 < percent < 0.01:
+        return "< 0.01 %"
+    return f"{percent:.2g} %" if 0 < percent < 1 else f"{min(percent, 99.9) if percent < 100 else percent:.1f} %"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) -> str:
@@ -48,7 +54,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) ->
 
 
 def _numeric(value: Cell) -> bool:
-    return value is None or isinstance(value, int | float) or value.endswith(" %")
+    return value is None or isinstance(value, int | float) or value.endswith(" %") or value == MISSING
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:

@@ -58,9 +58,10 @@ def write_report(path: Path, trained: Trained, data: str) -> None:
     """Write the report of a training run as one HTML page, whole or not at all.
 
     The validation part is run through the network once more; figures and tables cover all of it unless their
-    caption says otherwise. `data` is shown as where the table came from. The same training gives the same page.
+    caption says otherwise. `data` is shown as where the table came from. The same training gives the same page. What
+    UTF-8 cannot hold (half of a surrogate pair, in the name of a file) is shown as its escape.
     """
-    write_atomically(path, page(trained, data).encode())
+    write_atomically(path, page(trained, data).encode(errors="backslashreplace"))
 
 
 def page(trained: Trained, data: str) -> str:
@@ -87,7 +88,7 @@ def page(trained: Trained, data: str) -> str:
         f"<style>{CSS}</style></head><body><header><h1>{text(title)}</h1>"
         f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part: "
         f"no weight was fitted to it{_chose(trained.result)}.</p>"
-        "<noscript><p>Figures need JavaScript; every number is in the tables too.</p></noscript>"
+        "<noscript><p>Figures need JavaScript; tables do without.</p></noscript>"
         f"</header><main>{body}</main>"
         f"<footer>Written by Tidegate</footer><script>{figures.plotly_script()}</script>"
         f"<script>const FIGURES = {described};{SCRIPT}</script></body></html>\n"

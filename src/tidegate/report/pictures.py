@@ -10,12 +10,12 @@ from tidegate.data.loader import Forecasts as Windows
 from tidegate.data.loader import Loader
 from tidegate.report import figures
 from tidegate.report.evidence import Example, Forecasts, forecasts, numbers
-from tidegate.report.markup import Cell, Plots, share, table
+from tidegate.report.markup import Cell, Plots, folded, share, table
 from tidegate.tasks.base import Task
 from tidegate.tasks.classification import Classification, ConfusionCounts, LabelCounts, MultiLabel
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
-from tidegate.tasks.regression import Regression
+from tidegate.tasks.regression import ErrorSums, Regression
 from tidegate.train.evaluation import evaluate
 
 _POINTS, _TARGETS, _BINS = 2000, 3, 40
@@ -54,75 +54,89 @@ def _classes(found: ConfusionCounts, plots: Plots, things: str) -> str:
         for i in order
     ]  # fmt: skip
     heads = ["Class", "Precision", "Recall", "F1", "True " + things, "Share"]
-    return plots.frame(figures.confusion(matrix, names), caption, wide=True) + table(
-        heads, rows, "Every class, most frequent first; a dash where the validation part has none of it"
+    keep = figures.most_frequent(matrix)
+    counts: list[list[Cell]] = [[names[i], *(int(matrix[i, k]) for k in keep)] for i in keep]
+    return (
+        plots.frame(figures.confusion(matrix, names), caption, wide=True)
+        + folded("The matrix in numbers", table(["True", *(names[k] for k in keep)], counts, "Predicted class, counts"))
+        + table(heads, rows, "Every class, most frequent first; a dash where the validation part has none of it")
     )
 
 
 def _labels(found: LabelCounts) -> str:
-    hits, guessed, true = (getattr(found, k).double().numpy() for k in ("hits", "guessed", "true"))
-    each = (hits / np.maximum(guessed, 1), hits / np.maximum(true, 1), 2 * hits / np.maximum(guessed + true, 1))
+    each = found.per_label()
     rows: list[list[Cell]] = [
-        [name, *(float(k[i]) if true[i] else None for k in each), int(true[i]), share(true[i] / max(found.count, 1)),
-         int(guessed[i])]
+        [name, *(float(each[k][i]) if each["support"][i] else None for k in ("precision", "recall", "f1")),
+         int(each["support"][i]), share(each["support"][i] / max(found.count, 1)), int(each["guessed"][i])]
         for i, name in enumerate(found.labels)
     ]  # fmt: skip
     heads = ["Label", "Precision", "Recall", "F1", "True", "Share", "Predicted"]
     return table(heads, rows, f"Every label on all {found.count:,} validation sequences, at a probability of 0.5")
 
 
-def _numbers(truth: np.ndarray, guess: np.ndarray, task: Regression, plots: Plots) -> str:
-    parts, rows = [], list[list[Cell]]()
-    step = -(-len(truth) // _POINTS)
-    some = f"every {step}th of the " if step > 1 else "all "
-    for i, name in enumerate(task.targets):
-        y, p = truth[:, i], guess[:, i]
-        error = p - y
-        spread = float(((y - y.mean()) ** 2).sum())
-        r2 = 1 - float((error**2).sum()) / spread if spread > 0 else None
-        rows.append([name, float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), float(error.mean()), r2])
-        if i >= _TARGETS:
-            continue
-        caption = (
-            f"{name}: prediction over truth, {some}{len(y):,} validation sequences. On the dotted line both agree."
-        )
-        parts.append(plots.frame(figures.scatter(y[::step], p[::step], name), caption))
-        hist, edges = np.histogram(error, bins=min(_BINS, max(5, len(error) // 5)))
-        errors = figures.bars(edges, hist, f"Prediction − truth, {name}", "Sequences", 340)
-        caption = f"{name}: errors of all validation sequences. Right of 0 the model says too much."
-        parts.append(plots.frame(errors, caption))
+def _numbers(truth: np.ndarray, guess: np.ndarray, found: ErrorSums, task: Regression, plots: Plots) -> str:
+    parts = []
+    for i, name in enumerate(task.targets[:_TARGETS]):
+        finite = np.isfinite(guess[:, i] - truth[:, i])
+        if finite.any():
+            parts += _target(truth[finite, i], guess[finite, i], int((~finite).sum()), name, plots)
+    each = found.per_target()
+    rows: list[list[Cell]] = [[name, *(float(v[i]) for v in each.values())] for i, name in enumerate(task.targets)]
     heads = ["Target", "Mean absolute error", "Root mean square error", "Mean error", "R²"]
     return _grid(parts) + table(heads, rows, "Every target, in its own units")
 
 
+def _target(y: np.ndarray, p: np.ndarray, left_out: int, name: str, plots: Plots) -> list[str]:
+    """Draw predictions over truths, and their errors, all finite."""
+    step, error = -(-len(y) // _POINTS), p - y
+    some = f"one in {step} of the " if step > 1 else "all "
+    less = f" {left_out:,} more are not finite and not drawn." if left_out else ""
+    caption = f"{name}: prediction over truth, {some}{len(y):,} validation sequences. On the dotted line both agree."
+    over = plots.frame(figures.scatter(y[::step], p[::step], name), caption + less)
+    counts, edges = np.histogram(error, bins=_edges(error))
+    errors = figures.bars(edges, counts, f"Prediction − truth, {name}", "Sequences", 340)
+    caption = f"{name}: errors of all {len(y):,} validation sequences. Right of 0 the model says too much."
+    return [over, plots.frame(errors, caption + less)]
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Return equal bins over finite values, wider than rounding even where all values are the same."""
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * size or size == 0:
+        low, high = low - max(1e-6 * size, 0.5), high + max(1e-6 * size, 0.5)
+    return np.linspace(low, high, min(_BINS, max(5, len(values) // 5)) + 1)
+
+
 def _forecasts(found: Forecasts, valid: Loader, task: Forecasting, plots: Plots) -> str:
-    parts = []
-    for i, name in enumerate(task.targets[:_TARGETS]):
-        for example in found.examples:
-            parts.append(_example(example, i, name, valid, task, plots))
+    names = task.targets[:_TARGETS]
+    parts = [_example(e, i, name, valid, task, plots) for i, name in enumerate(names) for e in found.examples]
+    mine, naive = found.model.by_target(), found.naive.by_target()
+    rows: list[list[Cell]] = [
+        [name, float(m), float(n), float(m / n) if n > 0 else None]
+        for name, m, n in zip(task.targets, mine, naive, strict=True)
+    ]
+    heads = ["Target", "Mean absolute error", "Repeating the last value", "Ratio"]
+    shown = f"Forecasts of {len(found.examples)} of {found.windows:,} validation windows, evenly spread"
+    more = f", for the first {_TARGETS} of {len(task.targets)} targets" if len(task.targets) > _TARGETS else ""
+    whole = table(heads, rows, "Every target, in its own units; a ratio below 1 beats the last value")
+    return f"<p>{shown}{more}.</p>" + _grid(parts) + _steps(found, task, plots) + whole
+
+
+def _steps(found: Forecasts, task: Forecasting, plots: Plots) -> str:
+    """Draw the errors by step ahead, with their numbers to unfold."""
+    mine, naive = found.model.by_step(), found.naive.by_step()
     lines: dict[str, np.ndarray] = {}
     for i, name in enumerate(task.targets[:_TARGETS]):
-        lines[name] = found.error[:, i]
-        lines[f"{name} (last value)"] = found.naive[:, i]
+        lines |= {name: mine[:, i], f"{name} (last value)": naive[:, i]}
     caption = (
         f"Mean absolute error by step ahead over all {found.windows:,} validation windows; "
         "dashed: repeating the last known value."
     )
-    steps = plots.frame(figures.by_step(lines, "Mean absolute error"), caption, wide=True)
-    rows: list[list[Cell]] = []
-    for i, name in enumerate(task.targets):
-        mine, naive = float(np.nanmean(found.error[:, i])), float(np.nanmean(found.naive[:, i]))
-        rows.append([name, mine, naive, mine / naive if naive > 0 else None])
-    heads = ["Target", "Mean absolute error", "Repeating the last value", "Ratio"]
-    shown = f"Forecasts of {len(found.examples)} of {found.windows:,} validation windows, evenly spread"
-    more = f", for the first {_TARGETS} of {len(task.targets)} targets" if len(task.targets) > _TARGETS else ""
-    note = f"<p>{shown}{more}.</p>"
-    return (
-        note
-        + _grid(parts)
-        + steps
-        + table(heads, rows, "Every target, in its own units; a ratio below 1 beats the last value")
-    )
+    rows: list[list[Cell]] = [[s + 1, *(float(v[s]) for v in lines.values())] for s in range(task.horizon)]
+    numbers = table(["Steps ahead", *lines], rows, "Mean absolute error by step ahead")
+    drawn = plots.frame(figures.by_step(lines, "Mean absolute error"), caption, wide=True)
+    return drawn + folded("Every step ahead in numbers", numbers)
 
 
 def _example(example: Example, i: int, name: str, valid: Loader, task: Forecasting, plots: Plots) -> str:
@@ -139,7 +153,13 @@ def _example(example: Example, i: int, name: str, valid: Loader, task: Forecasti
     low, high = (f"{100 * q:g} %" for q in (min(task.quantiles, default=0), max(task.quantiles, default=0)))
     span = f", interval from the {low} to the {high} quantile" if several else ""
     caption = f"{name}{series}: {task.horizon} steps from {times[shown]}{span}."
-    return plots.frame(figures.forecast(past, truth, guess, band, name, label), caption)
+    heads = [label, "Truth", "Forecast", *(f"{100 * q:g} % quantile" for q in sorted(task.quantiles))]
+    rows: list[list[Cell]] = [
+        [str(t), float(y), *map(float, g)]
+        for t, y, g in zip(times[shown:], example.truth[:, i], example.guess[:, i], strict=True)
+    ]
+    drawn = plots.frame(figures.forecast(past, truth, guess, band, name, label), caption)
+    return f"<div>{drawn}{folded('In numbers', table(heads, rows, caption))}</div>"
 
 
 def _times(valid: Loader, window: int, past: int, horizon: int) -> tuple[list[Any], str, str]:

@@ -68,7 +68,7 @@ class ErrorSums:
         count = torch.where(self.count > 0, self.count, torch.nan)
         mse = self.square / count
         variance = self.truth_square / count - (self.truth / count).square()
-        flat = torch.where(count.isnan(), torch.nan, (mse == 0).double())
+        flat = torch.where(mse.isnan(), torch.nan, (mse == 0).double())
         r2 = torch.where(variance > 1e-12, 1 - mse / variance.clamp(min=1e-12), flat)
         return {
             "mae": as_numpy(self.absolute / count * self.std),
