@@ -28,6 +28,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .cards span { display: block; color: var(--soft); font-size: .8rem; }
 .cards .name { color: var(--ink); }
 .grid { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
+.grid > * { min-width: 0; }
 figure { margin: 0 0 8px; min-width: 0; }
 figcaption { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 .wide { margin-bottom: 16px; }
