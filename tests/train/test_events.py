@@ -40,10 +40,11 @@ def test_the_first_observer_is_told_the_end_when_a_second_raises(kind: type) -> 
 
 
 def test_an_observer_that_fails_at_the_end_hides_no_error_and_starves_no_other() -> None:
-    seen: list[Event] = []
+    first, last = list[Event](), list[Event]()
     with pytest.raises(BoomError, match="real"):
-        run(raising(Step, "real"), raising(TrainEnd, "late"), seen.append)
-    assert isinstance(seen[-1], TrainEnd)
+        run(first.append, raising(TrainEnd, "late"), raising(Step, "real"), last.append)
+    assert isinstance(first[-1], TrainEnd)
+    assert isinstance(last[-1], TrainEnd)
 
 
 def test_an_observer_that_fails_after_a_whole_training_is_heard_once_all_were_told() -> None:
