@@ -7,7 +7,7 @@ import torch
 from test_loop import train
 
 from tidegate.errors import ConfigError
-from tidegate.train.parallel import training_device
+from tidegate.train.parallel import make_accelerator, training_device
 
 
 @pytest.fixture
@@ -56,3 +56,17 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="expected one process; got 2 processes"):
         training_device("cpu")
+
+
+def test_a_choice_made_elsewhere_does_not_bind_the_next_training() -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Accelerator(cpu=True, mixed_precision="bf16")
+    accelerator = make_accelerator("cpu")
+    assert accelerator.mixed_precision == "no"
+    assert accelerator.device.type == "cpu"
+    AcceleratorState._shared_state["_mixed_precision"] = "no"
+    accelerator.state.device = torch.device("meta")
+    assert make_accelerator("cpu").device.type == "cpu"

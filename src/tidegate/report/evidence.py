@@ -75,7 +75,7 @@ class Forecasts:
 def forecasts(network: Network, loader: Loader, task: Forecasting, examples: int = 4) -> Forecasts:
     """Run every validation window; keep `examples` of them, evenly spread."""
     mean, std = np.array(task.mean), np.array(task.std)
-    total = len(loader.maker.lengths)
+    total, done = loader.items, 0
     wanted = set(np.linspace(0, total - 1, min(examples, total)).round().astype(int).tolist())
     kept: list[Example] = []
     model, naive = Errors(task), Errors(task)
@@ -89,7 +89,8 @@ def forecasts(network: Network, loader: Loader, task: Forecasting, examples: int
         last = torch.from_numpy(_last_known(past)).to(target)
         naive.add(last[:, None].expand_as(target), target)
         for b, window in enumerate(batch.rows.tolist()):
-            if window in wanted:
+            done += 1
+            if done - 1 in wanted:
                 length = int(batch.lengths[b])
                 kept.append(Example(window, past[b, :length] * std + mean, truth[b] * std + mean,
                                     guess[b] * std[:, None] + mean[:, None]))  # fmt: skip

@@ -20,7 +20,7 @@ from tidegate.train.clip import clip_gradients
 from tidegate.train.evaluation import evaluate
 from tidegate.train.events import Announcer, EpochEnd, Observer, Step, TrainEnd, TrainStart
 from tidegate.train.optim import make_optimizer, plateau_factor, rate_factor, set_rates
-from tidegate.train.parallel import training_device
+from tidegate.train.parallel import make_accelerator
 from tidegate.train.settings import TrainSettings
 
 # Often enough to stop early, rarely enough that waiting for the device costs nothing.
@@ -58,8 +58,10 @@ class TrainResult:
 class _Trainer:
     def __init__(self, model: nn.Module, settings: TrainSettings, validated: bool, observers: Sequence[Observer]):
         self.settings, self.sign = settings, _sign(model, settings.monitor, validated)
-        self.device = training_device(settings.device)
+        self.accelerator = make_accelerator(settings.device)
+        self.device = self.accelerator.device
         self.model: Any = model.to(self.device)
+        self.prepared = self.accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, settings)
         self.announcer = Announcer(observers)
         self.progress = Progress()
@@ -107,9 +109,9 @@ class _Trainer:
 
     def step(self, batch: Any) -> tuple[Tensor, Tensor | int]:
         """Do one optimizer step on the mean loss; return the sum of losses and their count."""
-        loss, n = self.model.loss(batch, self.model(batch))
+        loss, n = self.model.loss(batch, self.prepared(batch))
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1))).backward()
+        self.accelerator.backward(loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1)))
         self.grad_norm = clip_gradients(self.weights, self.settings.clip_norm, self.settings.clip_value)
         self.optimizer.step()
         return loss.detach(), n

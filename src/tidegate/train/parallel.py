@@ -1,12 +1,39 @@
-"""Devices and processes. What is chosen depends on what was asked and what is there, never on an earlier training."""
+"""Devices and processes: the only place that knows accelerate."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
 from tidegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(name: str) -> Accelerator:
+    """Return an accelerator for the device called `name` (see `training_device`), in full precision.
+
+    What was trained before, and what a launcher left in the environment, changes nothing.
+    """
+    device = training_device(name)
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import GradientAccumulationPlugin
+
+    shared = PartialState._shared_state.get("device")
+    mixed = AcceleratorState._shared_state.get("_mixed_precision", "no")
+    if (shared is not None and shared.type != device.type) or mixed != "no":
+        # accelerate keeps a process to its first choice of device and precision unless it is made to forget.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",
+        dynamo_backend="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 def training_device(name: str) -> torch.device:
