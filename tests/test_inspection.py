@@ -150,3 +150,13 @@ def test_a_real_series(shared_data: Path) -> None:
     profile = inspect_table(shared_data / "ett" / "ETTh1.csv.gz", target=("OT",))
     assert (profile["rows"], profile["time"], profile["task"]) == (17420, "date", "forecasting")
     assert (profile["gaps"]["typical"], profile["gaps"]["uneven_share"]) == (3600.0, 0.0)
+
+
+def test_labels_written_in_some_rows_only_are_counted_by_sequence() -> None:
+    frame = pl.DataFrame(
+        {"run": [1, 1, 2, 2, 3, 3], "x": [1.0, 2, 3, 4, 5, 6], "ok": [None, "yes", "no", None, "Yes", "yes"]}
+    )
+    profile = inspect_table(frame, target=("ok",), id="run")
+    assert profile["classes"]["counts"] == {"yes": 2, "no": 1}
+    roles = {c["name"]: c["role"] for c in inspect_table(frame, id="run")["columns"]}
+    assert roles["ok"] == "observed", "a value written in some rows only may not be known before them"

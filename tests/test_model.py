@@ -281,3 +281,16 @@ def test_a_cell_of_your_own_trains_and_is_known_when_the_model_is_loaded(tmp_pat
     assert "expected a cell that is known here; got 'Leaky'" in done.stderr
     X, y = np.random.default_rng(0).normal(size=(20, 4, 2)), np.arange(20) % 2
     assert tg.Classifier(cell=Leaky, epochs=1).fit(X, y).predict(X).shape == (20,)
+
+
+def test_a_validation_table_is_read_as_the_training_table() -> None:
+    data, held = events().drop("score"), events(30, seed=3).drop("score")
+    some_missing = pl.when(pl.int_range(pl.len()) % 5 > 0).then(pl.col("ward")).otherwise(pl.lit("NA"))
+    model = tg.fit(
+        data.with_columns(ward=some_missing), "outcome", id="stay", time="minute",
+        valid=held.with_columns(ward=some_missing), **QUICK,
+    )  # fmt: skip
+    assert not [note for note in model.notes if "'ward'" in note]
+    digits = held.with_columns(ward=pl.when(pl.col("ward") == "a").then(pl.lit("1")).otherwise(pl.lit("2")))
+    model = tg.fit(data, "outcome", id="stay", time="minute", valid=digits, **QUICK)
+    assert any("'ward': 2 categories not seen in training" in note for note in model.notes)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tidegate.data.infer import TRUE_WORDS
 from tidegate.data.kinds.timestamp import MISSING
-from tidegate.data.schema import Schema, infer_schema
+from tidegate.data.schema import Schema, first_values, infer_schema
 from tidegate.data.source import Source, open_source
 from tidegate.data.table import ColumnInfo, Table, load_table
 from tidegate.errors import InputError
@@ -184,7 +185,7 @@ def _role(table: Table, info: ColumnInfo, plan: Schema | None) -> str:
     if info.name in (table.id_name, table.time_name):
         return "id" if info.name == table.id_name else "time"
     if plan is None:
-        return "static" if info.constant and len(table.ids) > 1 else "observed"
+        return "static" if info.constant and not info.patchy and len(table.ids) > 1 else "observed"
     if info.name in plan.targets:
         return "target"
     if info.name in plan.ignored:
@@ -220,10 +221,11 @@ def _classes(table: Table, plan: Schema) -> dict[str, Any] | None:
     if plan.task not in ("classification", "tagging", "multilabel"):
         return None
     counts: dict[str, int] = {}
-    rows = None if plan.task == "tagging" else table.offsets[:-1]
+    by_step = plan.task == "tagging"
     for name in plan.targets:
-        for label, number in _counted(table, table.columns[name], rows):
-            if plan.task != "multilabel" or label in ("True", "1"):
+        values = _pieces(table, name) if by_step else [first_values(table, name)]
+        for label, number in _counted(table.columns[name], values):
+            if plan.task != "multilabel" or label in ("True", "1", *TRUE_WORDS):
                 key = name if plan.task == "multilabel" else label
                 counts[key] = counts.get(key, 0) + number
     if not counts:
@@ -231,22 +233,21 @@ def _classes(table: Table, plan: Schema) -> dict[str, Any] | None:
     total = len(table.ids) if plan.task == "multilabel" else sum(counts.values())
     rarest = min(counts, key=lambda k: counts[k])
     ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return {"of": "steps" if rows is None else "sequences", "counts": ordered, "total": total, "rarest": rarest,
+    return {"of": "steps" if by_step else "sequences", "counts": ordered, "total": total, "rarest": rarest,
             "rarest_share": counts[rarest] / total}  # fmt: skip
 
 
-def _counted(table: Table, info: ColumnInfo, rows: np.ndarray | None) -> Iterator[tuple[str, int]]:
-    start = 0
-    for piece in _pieces(table, info.name):
-        stop = start + len(piece)
-        values = piece if rows is None else piece[rows[(rows >= start) & (rows < stop)] - start]
-        start = stop
+def _counted(info: ColumnInfo, pieces: Iterable[np.ndarray]) -> Iterator[tuple[str, int]]:
+    for values in pieces:
         known = values[values >= 0] if info.type == "category" else values[~np.isnan(values)]
         for value, number in zip(*np.unique(known, return_counts=True), strict=True):
             if info.type == "category":
                 yield (info.levels or ())[int(value)], int(number)
             else:
-                yield (str(bool(value)) if info.type == "boolean" else f"{value:g}"), int(number)
+                yield (
+                    str((info.words or (False, True))[int(value)] if info.type == "boolean" else f"{value:g}"),
+                    int(number),
+                )
 
 
 def _suggestions(table: Table) -> list[dict[str, str]]:

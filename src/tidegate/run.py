@@ -91,8 +91,8 @@ def _table(data: Any, config: Config, like: Table | None = None) -> Table:
         return data
     kinds = dict(config.kinds)
     if like is not None:
-        seen = {n: info.type for n, info in like.columns.items() if info.missing < like.rows and n != like.id_name}
-        kinds |= {name: type_ for name, type_ in seen.items() if type_ in TYPES}
+        seen = [i for i in like.columns.values() if i.missing < like.rows and i.name != like.id_name]
+        kinds |= {info.name: info.kind for info in seen if info.type in TYPES}
     source = open_source(data, kinds=kinds, ignore=config.ignore, must_have=like is None)
     return load_table(source, id=config.id, time=config.time)
 
@@ -171,8 +171,8 @@ def _digest(path: str, option: str = "", expected: str = "a file") -> str:
     raise DataError(doing, expected=expected, got=got, hint="check the path")
 
 
-def read_run(folder: Path) -> Record:
-    """Return the record of a run folder; a damaged record and a changed data file are errors."""
+def read_run(folder: Path, *, verify: bool = True) -> Record:
+    """Return the record of a run folder; a damaged record and, to `verify`, a changed data file are errors."""
     doing = f"resuming the run in {folder}"
     found = (folder / CONFIG).exists()
     hint = "restore the file, or start a new run to change options" if found else "start it: tidegate train DATA"
@@ -187,7 +187,7 @@ def read_run(folder: Path) -> Record:
             hint="resume it with the version that started it",
         ) from None
     for path, digest in ((record.data, record.data_sha256), (record.valid_data, record.valid_sha256)):
-        if path is not None and _digest(path) != digest:
+        if verify and path is not None and _digest(path) != digest:
             raise DataError(
                 doing,
                 expected=f"{path} as it was when the run started",
@@ -224,7 +224,7 @@ def run(
 
     Input that cannot be trained on leaves nothing behind of what was `made` for the run (see `start_run`).
     """
-    record = read_run(folder)
+    record = read_run(folder, verify=resume)
     if resume and (folder / DESCRIPTION).exists() and (folder / REPORT).exists():
         return Model(*read_model(folder))
     try:
