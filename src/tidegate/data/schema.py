@@ -142,7 +142,7 @@ def _infer_task(table: Table, infos: list[ColumnInfo], horizon: int | None) -> t
     name = ", ".join(repr(i.name) for i in infos)
     steady = all(i.constant for i in infos) and len(table.ids) > 1
     if horizon is not None:
-        return "forecasting", "a horizon is asked for"
+        return "forecasting", f"{name}, {horizon} steps ahead as asked"
     if len(infos) > 1:
         return _infer_joint_task(table, infos, name, steady)
     info = infos[0]

@@ -37,7 +37,7 @@ def share(value: float) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) -> str:
-    """Return a table that scrolls inside its own frame; columns of numbers stand to the right."""
+    """Return a table that scrolls inside its own frame, under a caption that does not; numbers stand to the right."""
     body = [list(row) for row in rows]
     right = [all(_numeric(row[i]) for row in body) for i in range(len(heads))]
     side = [' class="n"' if r else ' class="why"' if h == "Note" else "" for r, h in zip(right, heads, strict=True)]
@@ -48,8 +48,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str) ->
         rest = "".join(f"<td{s}>{text(figures_of(v))}</td>" for v, s in zip(row[1:], side[1:], strict=True))
         lines.append(f"<tr>{first}{rest}</tr>")
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table><caption>{text(caption)}'
-        f"</caption><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<p class="caption">{text(caption)}</p>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
+        f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

@@ -34,7 +34,7 @@ figcaption { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
 .wide { margin-bottom: 16px; }
 .scroll { overflow: auto; max-height: 480px; margin: 8px 0 0; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); font-size: .85rem; padding-bottom: 6px; }
+.caption { color: var(--soft); font-size: .85rem; margin: 12px 0 0; }
 th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; position: sticky; top: 0; background: var(--card); }
 tbody th { font-weight: 500; overflow-wrap: anywhere; min-width: 7.5em; }

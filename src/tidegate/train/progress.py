@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from tidegate.train.events import EpochEnd, Event, Observer, Step, TrainEnd, TrainStart
+
+SILENCE_SECONDS = 20.0
 
 
 def progress(quiet: bool) -> tuple[Observer, ...]:
     """Return the observer that suits standard error."""
     if quiet:
         return ()
-    return (_Bar() if sys.stderr.isatty() else _lines,)
+    return (_Bar() if sys.stderr.isatty() else _Lines(),)
 
 
-def _lines(event: Event) -> None:
-    if isinstance(event, EpochEnd):
-        print(_row(event), file=sys.stderr, flush=True)
-    elif isinstance(event, TrainEnd) and event.complete:
-        print(_end(event), file=sys.stderr, flush=True)
+class _Lines:
+    """A line an epoch, and one now and then within a long epoch."""
+
+    def __init__(self) -> None:
+        self.steps, self.spoken = 0, time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TrainStart):
+            self.steps = event.steps
+        elif isinstance(event, Step):
+            if time.monotonic() - self.spoken > SILENCE_SECONDS:
+                self._say(f"epoch {event.epoch + 1:3d}  step {event.step + 1:,} of {self.steps:,}")
+        elif isinstance(event, EpochEnd):
+            self._say(_row(event))
+        elif event.complete:
+            self._say(_end(event))
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        self.spoken = time.monotonic()
 
 
 def _row(event: EpochEnd) -> str:
