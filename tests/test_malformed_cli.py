@@ -146,6 +146,9 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "data with too long a name": (["train", "n" * 300, *TRAIN], ["nnn", "too long"]),
     "a table with too long a name": (["inspect", "n" * 300], ["nnn", "too long"]),
     "a run that is a file": (["train", "good.csv", *TRAIN, "--out", "good.csv"], ["good.csv", "a file"]),
+    "a setting without a value": (["train", "good.csv", *TRAIN, "--set", "patience"], ["NAME=VALUE", "'patience'"]),
+    "a setting nobody knows": (["train", "good.csv", *TRAIN, "--set", "patiense=3"], ["'patiense'", "'patience'"]),
+    "a setting out of bounds": (["train", "good.csv", *TRAIN, "--set", "patience=0"], ["patience", "0"]),
     "no data": (["train"], ["a data file, or --resume RUN"]),
     "unknown setting": (["train", "good.csv", *TRAIN, "--config", "bad.json"], ["'hiden_size'", "did you mean"]),
     "broken configuration": (["train", "good.csv", *TRAIN, "--config", "broken.json"], ["broken.json", "JSON"]),
@@ -268,6 +271,14 @@ def test_its_configuration_reproduces_a_run(tidegate: Callable[..., Outcome], tm
     assert tidegate(*words)[0] == 0
     again = (tmp_path / "AGAIN" / "model.safetensors").read_bytes()
     assert again == (trained / "model.safetensors").read_bytes()
+
+
+def test_any_option_can_be_set(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(GOOD)
+    words = ["--set", "patience=null", "--set", "schedule=plateau", "--set", 'kinds={"x": "category"}']
+    assert tidegate("train", "d.csv", *TRAIN, *words, "--out", "RUN")[0] == 0
+    config = json.loads((tmp_path / "RUN" / "config.json").read_text())["config"]
+    assert (config["patience"], config["schedule"], config["kinds"]) == (None, "plateau", {"x": "category"})
 
 
 def test_a_sequence_without_a_label_is_left_out_and_said(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:

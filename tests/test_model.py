@@ -208,8 +208,10 @@ def test_a_back_test_shows_every_window_beside_the_truth() -> None:
         fit("outcome", ["score"]).backtest(events())
 
 
-@pytest.mark.parametrize(("start", "says"), [("soon", "expected a timestamp"), ("2027-01-01", "at least")])
-def test_a_start_that_is_none_is_refused(start: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "says"), [("soon", "expected a timestamp"), (250, "expected a timestamp"), ("2027-01-01", "at least")]
+)
+def test_a_start_that_is_none_is_refused(start: str | int, says: str) -> None:
     data = wave(1, 80)
     model = tg.fit(data, "load", time="when", horizon=4, lookback=24, ignore=("site",), **QUICK)
     with pytest.raises(tg.InputError, match=says):

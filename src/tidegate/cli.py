@@ -77,6 +77,9 @@ def train(
     lr: Annotated[Real, _option("Learning rate.")] = None,
     horizon: Annotated[Whole, _option("Steps ahead to forecast.")] = None,
     seed: Annotated[Whole, _option("Seed of everything random.")] = None,
+    option: Annotated[
+        Names, _option("Any other option, NAME=VALUE, the value as JSON or text; repeatable.", "--set")
+    ] = None,
     config: Annotated[Path | None, _option("JSON or TOML file of options; options given here win.")] = None,
     resume: Annotated[Path | None, _option("Go on with this run folder.")] = None,
     quiet: Quiet = False,
@@ -86,7 +89,19 @@ def train(
     names = ("id", "time", "task", "cell", "hidden_size", "layers", "dropout", "epochs", "batch_size", "lr", "horizon")
     given = {name: value for name, value in locals().items() if name in (*names, "seed") and value is not None}
     given |= {name: tuple(many) for name, many in (("target", target), ("known", known)) if many}
+    given |= dict(map(_assignment, option or ()))
     _train(data, given, config, valid, out, resume, quiet=quiet, as_json=as_json)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Return name and value of NAME=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ConfigError("reading --set", expected="NAME=VALUE", got=repr(text), hint="--set patience=5")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _train(
@@ -147,12 +162,17 @@ def _folder(data: str | None, resume: Path | None, out: Path | None) -> Path:
 
 
 @app.command()
-def evaluate(run: Run, data: Data, as_json: AsJson = False) -> None:
+def evaluate(
+    run: Run,
+    data: Data,
+    start: Annotated[Text, _option("Score only forecasts that begin at this time or later.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Score a trained model on a table with targets."""
     from tidegate.api import load
 
     model = load(run)
-    figures = model.evaluate(data)
+    figures = model.evaluate(data, start=start)
     _tell(model.notes, as_json)
     if as_json:
         typer.echo(json.dumps(figures))

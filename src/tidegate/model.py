@@ -232,7 +232,12 @@ def _steps_before(table: Table, start: Any) -> np.ndarray:
         raise DataError(doing, expected="a table with a time column", got="none", hint="train with time=")
     stamped = table.columns[name].type == "timestamp"
     try:
-        begin = int(np.datetime64(start, "us").astype(np.int64)) if stamped else start + 0
+        if stamped and isinstance(start, int | float):
+            raise TypeError(f"the number {start}")
+        if stamped:
+            begin = int(np.datetime64(start, "us").astype(np.int64))
+        else:
+            begin = float(start) if isinstance(start, str) else start + 0
     except (TypeError, ValueError) as error:
         raise DataError(
             doing,
