@@ -58,7 +58,7 @@ def write_report(path: Path, trained: Trained, data: str) -> None:
     """Write the report of a training run as one HTML page, whole or not at all.
 
     The validation part is run through the network once more; figures and tables cover all of it unless their
-    caption says otherwise. `data` is shown as where the table came from. The same training gives the same page. What
+    caption says otherwise. Of the path `data` the name is shown. The same training gives the same page. What
     UTF-8 cannot hold (half of a surrogate pair, in the name of a file) is shown as its escape.
     """
     write_atomically(path, page(trained, data).encode(errors="backslashreplace"))
@@ -118,7 +118,7 @@ def _run(trained: Trained, data: str) -> str:
     source = trained.prepared.train.maker.encoded.table
     shape = [f"{arch.hidden_size} units", f"{arch.layers} layer{'s' * (arch.layers > 1)}"]
     pairs: list[tuple[str, object]] = [
-        ("Data", data),
+        ("Data", Path(data).name),
         ("Rows, sequences", f"{source.rows:,}, {len(source.ids):,}"),
         *((k.replace("_", " ").capitalize(), f"{v:,}") for k, v in trained.prepared.sizes.items()),
         ("Task", f"{plan.task}: {plan.reason}"),
