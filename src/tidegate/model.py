@@ -234,6 +234,7 @@ def _steps_before(table: Table, start: Any) -> np.ndarray:
     try:
         if stamped and isinstance(start, int | float):
             raise TypeError(f"the number {start}")
+        begin: float
         if stamped:
             begin = int(np.datetime64(start, "us").astype(np.int64))
         else:
