@@ -1,0 +1,1 @@
+"""Native code by LLVM: the only package that imports llvmlite."""

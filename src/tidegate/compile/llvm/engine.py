@@ -1,0 +1,142 @@
+"""From the text of LLVM's intermediate representation (IR) to functions in memory, compiled once per machine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from time import perf_counter
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from tidegate.compile.llvm.cache import disk_cache
+from tidegate.compile.llvm.host import Target, host
+from tidegate.errors import BackendError
+from tidegate.version import __version__
+
+SPEED_LEVEL = 2
+_MAKERS = f"tidegate {__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}, O{SPEED_LEVEL}"
+_in_memory: dict[str, Compiled] = {}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Functions in memory, for as long as this object lives.
+
+    `addresses` maps names to where they start; `seconds` is what optimising and emitting took, 0 where kept code
+    was found; `source` is "compiled", "disk" or "memory".
+    """
+
+    addresses: dict[str, int]
+    seconds: float
+    source: str
+    engine: llvm.ExecutionEngine = field(repr=False)
+
+
+def compile_module(text: str, names: Sequence[str], target: Target | None = None) -> Compiled:
+    """Return the functions `names` of a module in IR, from memory, from disk or compiled.
+
+    Every other function of the module becomes private to it. Loads and stores must state their alignment.
+    Raises `BackendError` where LLVM refuses the module or it lacks a name.
+    """
+    target = target or host()
+    digest = _digest(text, names, target)
+    found = _in_memory.get(digest)
+    if found:
+        return Compiled(found.addresses, 0.0, "memory", found.engine)
+    disk = disk_cache()
+    code = disk.load(digest) if disk else None
+    source, seconds = "disk", 0.0
+    if code is None:
+        start = perf_counter()
+        code = emit_object(text, target, names)
+        source, seconds = "compiled", perf_counter() - start
+        if disk:
+            disk.store(digest, code)
+    addresses, engine = _load(code, names, target)
+    _in_memory[digest] = Compiled(addresses, seconds, source, engine)
+    return _in_memory[digest]
+
+
+def emit_object(text: str, target: Target, names: Sequence[str] | None = None) -> bytes:
+    """Return object code for `target`, which need not be this machine; only `names` stay visible, if given."""
+    module = _parsed(text, target)
+    if names is not None:
+        _hide_others(module, names, _title(text))
+    return bytes(_optimised(module, target).emit_object(module))
+
+
+def emit_assembly(text: str, target: Target) -> str:
+    """Return the optimised module as assembly for `target`, which need not be this machine."""
+    module = _parsed(text, target)
+    return str(_optimised(module, target).emit_assembly(module))
+
+
+def verify(text: str, target: Target) -> None:
+    """Raise `BackendError` with LLVM's reason where the module is not well formed."""
+    _parsed(text, target)
+
+
+def symbol(name: str, address: int) -> None:
+    """Let modules that declare the function `name` call what lies at `address`."""
+    llvm.add_symbol(name, address)
+
+
+def _digest(text: str, names: Sequence[str], target: Target) -> str:
+    parts = (_MAKERS, repr(astuple(target)), *names)
+    return hashlib.sha256("\n".join((*parts, text)).encode()).hexdigest()
+
+
+def _title(text: str) -> str:
+    """The module's name, as llvmlite writes it in the first line."""
+    named = re.match(r"; ModuleID = ['\"](.*)['\"]", text)
+    return f"the module {named[1] if named else text[:40]!r}"
+
+
+def _parsed(text: str, target: Target) -> llvm.ModuleRef:
+    machine = target.machine()
+    try:
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.triple, module.data_layout = target.triple, str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise BackendError(
+            f"compiling {_title(text)} for {target.isa}",
+            expected="well formed LLVM IR",
+            got=str(error).strip(),
+            hint='backend="reference"',
+        ) from None
+    return module
+
+
+def _hide_others(module: llvm.ModuleRef, names: Sequence[str], title: str) -> None:
+    """Give every defined function that is not asked for to the optimiser, which may inline and drop it."""
+    defined = {function.name: function for function in module.functions if not function.is_declaration}
+    for name in names:
+        if name not in defined:
+            raise BackendError(
+                f"compiling {title}", expected=f"a function {name!r}", got=f"only {', '.join(sorted(defined))}"
+            )
+    for name in defined.keys() - set(names):
+        defined[name].linkage = "internal"
+
+
+def _optimised(module: llvm.ModuleRef, target: Target) -> llvm.TargetMachine:
+    """Optimise `module` in place; return the machine that emits it. The IR is vector code already."""
+    machine = target.machine()
+    options = llvm.create_pipeline_tuning_options(speed_level=SPEED_LEVEL)
+    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return machine
+
+
+def _load(code: bytes, names: Sequence[str], target: Target) -> tuple[dict[str, int], llvm.ExecutionEngine]:
+    empty = llvm.parse_assembly(f'target triple = "{target.triple}"')
+    # llvmlite's memory manager puts code and constants side by side, which small relative addresses need.
+    engine = llvm.create_mcjit_compiler(empty, target.machine(), use_lmm=True)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return {name: int(engine.get_function_address(name)) for name in names}, engine
