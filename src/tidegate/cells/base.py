@@ -6,38 +6,49 @@ import copy
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
+from tidegate.cells.noise import Given, Noise, Rate, rates
+from tidegate.cells.pieces import Pieces
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
-class Cell(nn.Module):
+class Cell(Pieces):
     """One recurrent step, `h_t = step(W x_t + b, h_{t-1})`, its weights named and laid out as in `torch.nn`.
 
     A subclass declares `gates` (storage order) and `states` (the first is the output), and writes `step` from
-    the pieces given here: `gate`, `products`, `recurrent`, `linear`, `split` and `candidate`. Whatever
+    the pieces given here: `gate`, `products`, `recurrent`, `linear`, `split`, `candidate` and `normed`. Whatever
     stabilises training is applied inside those pieces, so no step needs to know of it. States and outputs have
     the weights' dtype, under autocast too.
 
-    `weight_ih` [G·H, I], `weight_hh` [G·H, R], `bias_ih` and `bias_hh` [G·H], with R = `recurrent_size`, H
-    unless given. All are drawn from U(−1/√H, 1/√H) as in `torch.nn`; `init` then names what to draw anew.
+    `weight_ih` [G·H, I], `weight_hh` [G'·H, R], `bias_ih` [G·H] and `bias_hh` [G'·H], with R = `recurrent_size`,
+    H unless given, and G' the gates that have a recurrent product: all, unless the class names them in
+    `recurrent_gates`; where it names none there is no `weight_hh`. All are drawn from U(−1/√H, 1/√H) as in
+    `torch.nn`; `init` then names what to draw anew.
+
+    - `layer_norm`: `LN(W x) + LN(U h) + b` with a gain for each part (`norm_ih`, `norm_hh`), and with gain and
+      bias on what a step passes through `normed` (Ba, Kiros & Hinton 2016, equations 20 to 22). A product
+      taken gate by gate (`recurrent`) is normalised gate by gate.
+    - `zoneout` (one rate, or one for each state), `variational_dropout` (one rate, or one for the inputs and one
+      for the recurrent products), `recurrent_dropout` (on the candidate): see `cells.noise.Noise`.
 
     The state of a cell with one state is a tensor [B, H]; with several, a tuple of them, in that order.
     The first two arguments of every cell are the input size and the hidden size: `like` relies on it.
+
+    A step that reads more than its input names it in `inputs` and takes it as keyword arguments, [B, ·] each:
+    `elapsed` is [B, 1].
     """
 
-    gates: ClassVar[tuple[str, ...]] = ()
     states: ClassVar[tuple[str, ...]] = ("h",)
+    normed_values: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...]] = ()
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _lent: tuple[nn.Module, dict[str, str]] | None = None
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         cell = super().__new__(cls)
@@ -52,6 +63,10 @@ class Cell(nn.Module):
         bias: bool = True,
         init: Init | None = None,
         recurrent_size: int | None = None,
+        layer_norm: bool = False,
+        zoneout: Rate = 0.0,
+        variational_dropout: Rate = 0.0,
+        recurrent_dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -64,31 +79,49 @@ class Cell(nn.Module):
         )
         self.bias = bias
         self.init = init
-        self._drawn: list[str] = []
+        self.layer_norm = layer_norm
+        kind = type(self).__name__
+        self.noise = Noise(
+            rates(kind, "zoneout", zoneout, len(self.states)),
+            *rates(kind, "variational_dropout", variational_dropout, 2),
+            *rates(kind, "recurrent_dropout", recurrent_dropout, 1),
+        )
+        self._bound = {}
+        self._drawn: dict[str, float | None] = {}
         self._placement: dict[str, Any] = {"device": device, "dtype": dtype}
-        rows = len(self.gates) * hidden_size
+        rows, recurrent_rows = len(self.gates) * hidden_size, len(self._recurrent) * hidden_size
         self.weight_ih = self.own("weight_ih", rows, input_size)
-        self.weight_hh = self.own("weight_hh", rows, self.recurrent_size)
-        if bias:
-            self.bias_ih = self.own("bias_ih", rows)
-            self.bias_hh = self.own("bias_hh", rows)
-        else:
-            self.register_parameter("bias_ih", None)
-            self.register_parameter("bias_hh", None)
+        if recurrent_rows:
+            self.own("weight_hh", recurrent_rows, self.recurrent_size)
+        for name, size in (("bias_ih", rows), ("bias_hh", recurrent_rows)):
+            if bias and size:
+                self.own(name, size)
+            else:
+                self.register_parameter(name, None)
+        if layer_norm:
+            self._own_norms(rows, recurrent_rows)
         initialise(self, init)
 
-    def own(self, name: str, *shape: int) -> nn.Parameter:
-        """Register a parameter that this cell draws from U(−1/√H, 1/√H), now and on `reset_parameters`."""
+    def _own_norms(self, rows: int, recurrent_rows: int) -> None:
+        for name, size in (("norm_ih", rows), ("norm_hh", recurrent_rows)):
+            if size:
+                self.own(name, size, fill=1.0)
+        for name in self.normed_values:
+            self.own(f"norm_{name}", self.hidden_size, fill=1.0)
+            self.own(f"norm_{name}_bias", self.hidden_size, fill=0.0)
+
+    def own(self, name: str, *shape: int, fill: float | None = None) -> nn.Parameter:
+        """Register a parameter that is U(−1/√H, 1/√H), or `fill`, now and on `reset_parameters`."""
         parameter = nn.Parameter(torch.empty(*shape, **self._placement))
         self.register_parameter(name, parameter)
-        self._drawn.append(name)
-        self._draw(parameter)
+        self._drawn[name] = fill
+        self._draw(name)
         return parameter
 
     def reset_parameters(self) -> None:
         """Draw every parameter anew: uniform as in `torch.nn`, then what `init` names."""
         for name in self._drawn:
-            self._draw(getattr(self, name))
+            self._draw(name)
         initialise(self, self.init)
 
     @classmethod
@@ -127,8 +160,8 @@ class Cell(nn.Module):
         cell = type(self)(input_size, hidden_size, *copy.deepcopy(args[2:]), **options)
         placed = dict([*self.named_parameters(), *self.named_buffers()])
         for name, tensor in (*cell.named_parameters(), *cell.named_buffers()):
-            like = placed.get(name, self.weight_hh if isinstance(tensor, nn.Parameter) else tensor)
-            tensor.data = tensor.data.to(self.weight_hh.device, like.dtype)
+            like = placed.get(name, self.weight_ih if isinstance(tensor, nn.Parameter) else tensor)
+            tensor.data = tensor.data.to(self.weight_ih.device, like.dtype)
         return cell
 
     def lend(self, owner: nn.Module, suffix: str) -> None:
@@ -149,49 +182,10 @@ class Cell(nn.Module):
             return getattr(lent[0], lent[1][name])
         return super().__getattr__(name)
 
-    def linear(self, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return `weight v + bias` in the weight's dtype, also where autocast computes it in a shorter one."""
-        return F.linear(v, weight, bias).to(weight.dtype)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Return `W_ih x + b_ih`, the inputs' part of every gate: [B, T, I] -> [B, T, G·H] in one product."""
-        return self.linear(x, self.weight_ih, self.bias_ih)
-
     def step(self, x: Tensor, *states: Tensor) -> State:  # noqa: ARG002
         """Return the new states from the projected input `x` [B, G·H] and the states [B, H]."""
         named = ", ".join(self.states)
         raise NotImplementedError(f"{type(self).__name__} must define step(self, x, {named})")
-
-    def split(self, v: Tensor) -> tuple[Tensor, ...]:
-        """Return `v` [B, G·H] as one [B, H] for each gate, in the order of `gates`."""
-        return v.chunk(len(self.gates), -1)
-
-    def gate(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-        """Return each gate before its activation, [B, H]: projected input + `W_hh h + b_hh`."""
-        return self.split(x + self.linear(h, self.weight_hh, self.bias_hh))
-
-    def products(self, x: Tensor, h: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return the two parts of every gate apart: the projected input, and `W_hh h + b_hh`."""
-        return self.split(x), self.split(self.linear(h, self.weight_hh, self.bias_hh))
-
-    def recurrent(self, name: str, v: Tensor, *, bias: bool = True) -> Tensor:
-        """Return one gate's product inside the step, `W_hh[name] v + b_hh[name]`, [B, H]."""
-        rows = self.rows(name)
-        b = self.bias_hh[rows] if bias and self.bias_hh is not None else None
-        return self.linear(v, self.weight_hh[rows], b)
-
-    def recurrent_bias(self, name: str) -> Tensor | float:
-        """Return `b_hh[name]` [H], for a step that must add it apart from the product; 0.0 without bias."""
-        return 0.0 if self.bias_hh is None else self.bias_hh[self.rows(name)]
-
-    def rows(self, name: str) -> slice:
-        """Return the rows of `weight_ih`, `weight_hh` and the biases that belong to one gate."""
-        start = self.gates.index(name) * self.hidden_size
-        return slice(start, start + self.hidden_size)
-
-    def candidate(self, v: Tensor) -> Tensor:
-        """Return the candidate that a step is about to write into its state."""
-        return v
 
     def readout(self, outputs: Tensor) -> Tensor:
         """Return what the layer gives out for its outputs [..., R]; the state is not affected."""
@@ -211,7 +205,7 @@ class Cell(nn.Module):
         self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """Return the state before the first step, zeros [batch, H] for each of `states`."""
-        like = self.weight_hh
+        like = self.weight_ih
         device, dtype = device or like.device, dtype or like.dtype
         return self.pack(tuple(torch.zeros(batch, size, device=device, dtype=dtype) for size in self.state_sizes))
 
@@ -223,21 +217,53 @@ class Cell(nn.Module):
         """Return a user's state as a tuple, one tensor [B, H] for each of `states`."""
         return (state,) if isinstance(state, Tensor) else tuple(state)
 
-    def advance(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    @property
+    def altered(self) -> bool:
+        """Whether this is more than its plain equation: normalised, or noisy as it stands (training or not)."""
+        return self.layer_norm or any(self.noise.zoneout) or (self.training and self.noise.draws)
+
+    def draw(self, x: Tensor) -> Given:
+        """Draw the noise of one run over `x` [B, T, I] from torch's random state; nothing in evaluation."""
+        if not self.training or not self.noise.draws:
+            return Given()
+        sizes = list(zip(self.states, self.state_sizes, strict=True))
+        return self.noise.draw(x, sizes, self.recurrent_size, self.hidden_size, self.weight_ih)
+
+    def advance(
+        self, x: Tensor, states: tuple[Tensor, ...], given: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the states after one step on the projected input `x` [B, G·H], in the dtype of those before.
 
-        Raises `ShapeError` when `step` does not give one state for each before it, in the same shape.
+        `given` holds what `inputs` names, and the noise drawn for this step. Raises `ShapeError` when `step`
+        does not give one state for each before it, in the same shape.
         """
-        try:
-            after = self.step(x, *states)
-        except ValueError as error:
-            if "to unpack" not in str(error):
-                raise
-            raise self._misfit("to unpack what the pieces give, one tensor for each gate", str(error)) from error
+        given = given or {}
+        with self.bound(given):
+            try:
+                after = self.step(x, *states, **{name: given[name] for name in self.inputs})
+            except ValueError as error:
+                if "to unpack" not in str(error):
+                    raise
+                raise self._misfit("to unpack what the pieces give, one tensor for each gate", str(error)) from error
         new = (after,) if isinstance(after, Tensor) else after
         if not isinstance(new, tuple) or [_shape(a) for a in new] != [b.shape for b in states]:
             raise self._misfit(f"to give {_shown(states)}", _shown(after))
-        return tuple(a.to(b.dtype) for a, b in zip(new, states, strict=True))
+        kept = tuple(a.to(b.dtype) for a, b in zip(new, states, strict=True))
+        return self._zoned_out(kept, states, given) if any(self.noise.zoneout) else kept
+
+    def _zoned_out(
+        self, new: tuple[Tensor, ...], old: tuple[Tensor, ...], given: dict[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Keep units of the old states where drawn; in evaluation, their expectation."""
+        after = []
+        for name, rate, n, o in zip(self.states, self.noise.zoneout, new, old, strict=True):
+            if not rate:
+                after.append(n)
+            elif self.training:
+                after.append(torch.where(given[f"kept_{name}"] != 0, o, n))
+            else:
+                after.append(torch.lerp(n, o, rate))
+        return tuple(after)
 
     def _misfit(self, expected: str, got: str) -> ShapeError:
         return ShapeError(
@@ -258,7 +284,10 @@ class Cell(nn.Module):
             )
         if state is None:
             state = self.initial_state(x.shape[0], device=x.device)
-        states = self.advance(self.project(x), self.unpack(state))
+        given = self.draw(x[:, None]).at(0)
+        with self.bound(given):
+            projected = self.project(x)
+        states = self.advance(projected, self.unpack(state), given)
         return self.readout(states[0]), self.pack(states)
 
     def native(self) -> str | None:
@@ -269,9 +298,13 @@ class Cell(nn.Module):
         args, kwargs = self._arguments
         return ", ".join([*map(_shown, args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())])
 
-    def _draw(self, parameter: Tensor) -> None:
-        bound = self.hidden_size**-0.5
-        nn.init.uniform_(parameter, -bound, bound)
+    def _draw(self, name: str) -> None:
+        bound, fill = self.hidden_size**-0.5, self._drawn[name]
+        with torch.no_grad():
+            if fill is None:
+                getattr(self, name).uniform_(-bound, bound)
+            else:
+                getattr(self, name).fill_(fill)
 
     def _check_declaration(self) -> None:
         for noun, names in (("gates", self.gates), ("states", self.states)):

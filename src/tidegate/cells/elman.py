@@ -82,7 +82,7 @@ class Elman(Cell):
 
     def native(self) -> str | None:
         kernels = {"tanh": "rnn_tanh", "relu": "rnn_relu"}
-        return kernels.get(self._name or "") if type(self) is Elman else None
+        return kernels.get(self._name or "") if type(self) is Elman and not self.altered else None
 
 
 def _activation(activation: str | Activation) -> Activation:

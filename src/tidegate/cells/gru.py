@@ -32,7 +32,7 @@ class GRU(Cell):
         return (1 - z) * n + z * h
 
     def native(self) -> str | None:
-        return "gru" if type(self) is GRU else None
+        return "gru" if type(self) is GRU and not self.altered else None
 
 
 @CELLS.add("gru_reset_before")

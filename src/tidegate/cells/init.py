@@ -181,11 +181,15 @@ def _weights(fill: Callable[[Tensor], object]) -> Initialiser:
 
 def _blocks(cell: Cell, kind: str, gates: tuple[str, ...]) -> Iterator[Tensor]:
     """Yield views of the gates' rows of every parameter of `kind`: a full name, `"weight"` or `"bias"`."""
+    recurrent = cell.gates if cell.recurrent_gates is None else cell.recurrent_gates
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        parameter: Tensor | None = getattr(cell, name)
+        parameter: Tensor | None = getattr(cell, name, None)
         if name.startswith(kind) and parameter is not None:
             for gate in gates:
-                yield parameter[cell.rows(gate)]
+                if name.endswith("_ih"):
+                    yield parameter[cell.rows(gate)]
+                elif gate in recurrent:
+                    yield parameter[cell.recurrent_rows(gate)]
 
 
 def _zero_biases(cell: Cell, gates: tuple[str, ...]) -> None:

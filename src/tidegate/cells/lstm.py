@@ -27,6 +27,7 @@ class LSTM(Cell):
 
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    normed_values = ("c",)
 
     def __init__(self, input_size: int, hidden_size: int, *, proj_size: int = 0, **options: Any) -> None:
         if proj_size and check_size(self, "proj_size", proj_size) >= hidden_size:
@@ -44,8 +45,8 @@ class LSTM(Cell):
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         i, f, g, o = self.gate(x, h)
         c = sigmoid(f) * c + sigmoid(i) * self.candidate(tanh(g))
-        h = sigmoid(o) * tanh(c)
+        h = sigmoid(o) * tanh(self.normed("c", c))
         return (self.linear(h, self.weight_hr) if self.proj_size else h), c
 
     def native(self) -> str | None:
-        return "lstm" if type(self) is LSTM else None
+        return "lstm" if type(self) is LSTM and not self.altered else None

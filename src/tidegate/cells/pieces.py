@@ -1,0 +1,110 @@
+"""What a step is written from: products, gates, candidates, with the norms and masks that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Pieces(nn.Module):
+    """The pieces of a step, over a cell's own weights; `Cell` makes the weights and runs the step."""
+
+    gates: ClassVar[tuple[str, ...]] = ()
+    recurrent_gates: ClassVar[tuple[str, ...] | None] = None
+
+    hidden_size: int
+    layer_norm: bool
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    norm_ih: Tensor
+    norm_hh: Tensor
+    _bound: dict[str, Tensor]
+
+    @contextmanager
+    def bound(self, given: dict[str, Tensor]) -> Iterator[None]:
+        """Let the pieces read `given` by name."""
+        before, self._bound = self._bound, given
+        try:
+            yield
+        finally:
+            self._bound = before
+
+    @property
+    def _recurrent(self) -> tuple[str, ...]:
+        return self.gates if self.recurrent_gates is None else self.recurrent_gates
+
+    def linear(self, v: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return `weight v + bias` in the weight's dtype, also where autocast computes it in a shorter one."""
+        return F.linear(v, weight, bias).to(weight.dtype)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return `W_ih x + b_ih`, the inputs' part of every gate: [B, T, I] -> [B, T, G·H] in one product."""
+        mask = self._bound.get("input_mask")
+        if mask is not None:
+            x = x * (mask if x.dim() == 2 else mask[:, None])
+        return self._affine(x, self.weight_ih, self.bias_ih, self.norm_ih if self.layer_norm else None)
+
+    def split(self, v: Tensor) -> tuple[Tensor, ...]:
+        """Return `v` [B, G·H] as one [B, H] for each gate, in the order of `gates`."""
+        return v.chunk(len(self.gates), -1)
+
+    def gate(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        """Return each gate before its activation, [B, H]: projected input + `W_hh h + b_hh`, where it has a product."""
+        if self._recurrent == self.gates:
+            return self.split(x + self._product(h))
+        parts, products = self.products(x, h)
+        recurrent = dict(zip(self._recurrent, products, strict=True))
+        return tuple(p + recurrent[g] if g in recurrent else p for g, p in zip(self.gates, parts, strict=True))
+
+    def products(self, x: Tensor, h: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return the two parts apart: each gate's projected input, and `W_hh h + b_hh` of each recurrent gate."""
+        return self.split(x), self._product(h).chunk(len(self._recurrent), -1)
+
+    def recurrent(self, name: str, v: Tensor, *, bias: bool = True) -> Tensor:
+        """Return one gate's product inside the step, `W_hh[name] v + b_hh[name]`, [B, H]."""
+        return self._product(v, self.recurrent_rows(name), bias=bias)
+
+    def recurrent_bias(self, name: str) -> Tensor | float:
+        """Return `b_hh[name]` [H], for a step that must add it apart from the product; 0.0 without bias."""
+        return 0.0 if self.bias_hh is None else self.bias_hh[self.recurrent_rows(name)]
+
+    def rows(self, name: str) -> slice:
+        """Return the rows of `weight_ih` and `bias_ih` that belong to one gate."""
+        start = self.gates.index(name) * self.hidden_size
+        return slice(start, start + self.hidden_size)
+
+    def recurrent_rows(self, name: str) -> slice:
+        """Return the rows of `weight_hh` and `bias_hh` that belong to one gate."""
+        start = self._recurrent.index(name) * self.hidden_size
+        return slice(start, start + self.hidden_size)
+
+    def _product(self, v: Tensor, rows: slice | None = None, *, bias: bool = True) -> Tensor:
+        mask = self._bound.get("hidden_mask")
+        if mask is not None:
+            v = v * mask
+        whole = (self.weight_hh, self.bias_hh if bias else None, self.norm_hh if self.layer_norm else None)
+        return self._affine(v, *(whole if rows is None else [p if p is None else p[rows] for p in whole]))
+
+    def _affine(self, v: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> Tensor:
+        if gain is None:
+            return self.linear(v, weight, bias)
+        normed = F.layer_norm(self.linear(v, weight), gain.shape, gain)
+        return normed if bias is None else normed + bias
+
+    def normed(self, name: str, v: Tensor) -> Tensor:
+        """Return `v` [B, H], one of `normed_values`, layer-normalised with its own gain and bias where asked for."""
+        if not self.layer_norm:
+            return v
+        gain, bias = getattr(self, f"norm_{name}"), getattr(self, f"norm_{name}_bias")
+        return F.layer_norm(v, gain.shape, gain, bias)
+
+    def candidate(self, v: Tensor) -> Tensor:
+        """Return the candidate that a step is about to write into its state, with recurrent dropout if asked for."""
+        mask = self._bound.get("candidate_mask")
+        return v if mask is None else v * mask
