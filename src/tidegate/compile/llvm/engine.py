@@ -18,6 +18,7 @@ from tidegate.version import __version__
 
 SPEED_LEVEL = 2
 _MAKERS = f"tidegate {__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}, O{SPEED_LEVEL}"
+_DECLARED = re.compile(r'^declare [^@\n]*@"?([^"(\s]+)', re.MULTILINE)
 _in_memory: dict[str, Compiled] = {}
 
 
@@ -39,7 +40,7 @@ def compile_module(text: str, names: Sequence[str], target: Target | None = None
     """Return the functions `names` of a module in IR, from memory, from disk or compiled.
 
     Every other function of the module becomes private to it. Loads and stores must state their alignment.
-    Raises `BackendError` where LLVM refuses the module or it lacks a name.
+    Raises `BackendError` where LLVM refuses the module, it lacks a name or calls what nobody defines.
     """
     target = target or host()
     digest = _digest(text, names, target)
@@ -55,28 +56,27 @@ def compile_module(text: str, names: Sequence[str], target: Target | None = None
         source, seconds = "compiled", perf_counter() - start
         if disk:
             disk.store(digest, code)
-    addresses, engine = _load(code, names, target)
+    engine = _load(code, text, target)
+    addresses = {name: int(engine.get_function_address(name)) for name in names}
     _in_memory[digest] = Compiled(addresses, seconds, source, engine)
     return _in_memory[digest]
 
 
 def emit_object(text: str, target: Target, names: Sequence[str] | None = None) -> bytes:
     """Return object code for `target`, which need not be this machine; only `names` stay visible, if given."""
-    module = _parsed(text, target)
-    if names is not None:
-        _hide_others(module, names, _title(text))
-    return bytes(_optimised(module, target).emit_object(module))
+    module, machine = _optimised(text, target, names)
+    return bytes(machine.emit_object(module))
 
 
 def emit_assembly(text: str, target: Target) -> str:
     """Return the optimised module as assembly for `target`, which need not be this machine."""
-    module = _parsed(text, target)
-    return str(_optimised(module, target).emit_assembly(module))
+    module, machine = _optimised(text, target, None)
+    return str(machine.emit_assembly(module))
 
 
 def verify(text: str, target: Target) -> None:
     """Raise `BackendError` with LLVM's reason where the module is not well formed."""
-    _parsed(text, target)
+    _parsed(text, target, target.machine())
 
 
 def symbol(name: str, address: int) -> None:
@@ -85,8 +85,7 @@ def symbol(name: str, address: int) -> None:
 
 
 def _digest(text: str, names: Sequence[str], target: Target) -> str:
-    parts = (_MAKERS, repr(astuple(target)), *names)
-    return hashlib.sha256("\n".join((*parts, text)).encode()).hexdigest()
+    return hashlib.sha256("\n".join((_MAKERS, repr(astuple(target)), *names, text)).encode()).hexdigest()
 
 
 def _title(text: str) -> str:
@@ -95,18 +94,28 @@ def _title(text: str) -> str:
     return f"the module {named[1] if named else text[:40]!r}"
 
 
-def _parsed(text: str, target: Target) -> llvm.ModuleRef:
+def _optimised(text: str, target: Target, names: Sequence[str] | None) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    """The optimised module and the machine that emits it. The IR is vectorised and unrolled already."""
     machine = target.machine()
+    module = _parsed(text, target, machine)
+    if names is not None:
+        _hide_others(module, names, _title(text))
+    options = llvm.create_pipeline_tuning_options(speed_level=SPEED_LEVEL)
+    options.loop_vectorization = options.slp_vectorization = False
+    options.loop_interleaving = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module, machine
+
+
+def _parsed(text: str, target: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
         module.triple, module.data_layout = target.triple, str(machine.target_data)
         module.verify()
     except RuntimeError as error:
         raise BackendError(
-            f"compiling {_title(text)} for {target.isa}",
-            expected="well formed LLVM IR",
-            got=str(error).strip(),
-            hint='backend="reference"',
+            f"compiling {_title(text)} for {target.isa}", expected="well formed LLVM IR", got=str(error).strip()
         ) from None
     return module
 
@@ -123,20 +132,16 @@ def _hide_others(module: llvm.ModuleRef, names: Sequence[str], title: str) -> No
         defined[name].linkage = "internal"
 
 
-def _optimised(module: llvm.ModuleRef, target: Target) -> llvm.TargetMachine:
-    """Optimise `module` in place; return the machine that emits it. The IR is vector code already."""
-    machine = target.machine()
-    options = llvm.create_pipeline_tuning_options(speed_level=SPEED_LEVEL)
-    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
-    return machine
-
-
-def _load(code: bytes, names: Sequence[str], target: Target) -> tuple[dict[str, int], llvm.ExecutionEngine]:
+def _load(code: bytes, text: str, target: Target) -> llvm.ExecutionEngine:
     empty = llvm.parse_assembly(f'target triple = "{target.triple}"')
     # llvmlite's memory manager puts code and constants side by side, which small relative addresses need.
     engine = llvm.create_mcjit_compiler(empty, target.machine(), use_lmm=True)
+    for name in _DECLARED.findall(text):
+        # LLVM would end the process.
+        if not name.startswith("llvm.") and llvm.address_of_symbol(name) is None:
+            raise BackendError(
+                f"loading {_title(text)}", expected="functions that somebody defines", got=f"a call of {name!r}"
+            )
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return {name: int(engine.get_function_address(name)) for name in names}, engine
+    return engine

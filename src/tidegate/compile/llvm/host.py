@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -15,41 +15,11 @@ _REAL_BYTES = {"float": 4, "double": 8}
 
 
 @dataclass(frozen=True)
-class _Isa:
-    """An instruction set: the architecture it belongs to and what must be there to run it."""
-
-    arch: str
-    needs: tuple[str, ...]
-    cpu: str
-    features: str
-    vector_bytes: int
-    registers: int
-    fused: bool
-
-
-# Best first. `cpu` and `features` are what every machine with the instruction set has.
-_ISAS = {
-    "avx512": _Isa(
-        "x86_64",
-        ("avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma"),
-        "x86-64-v4",
-        "-prefer-256-bit",
-        64,
-        32,
-        True,
-    ),
-    "avx2": _Isa("x86_64", ("avx2", "fma"), "x86-64-v3", "", 32, 16, True),
-    "neon": _Isa("aarch64", (), "generic", "+neon", 16, 32, True),
-    "generic": _Isa("", (), "", "", 16, 16, False),
-}
-
-
-@dataclass(frozen=True)
 class Target:
     """What code is made for.
 
     `isa` is "avx512", "avx2", "neon" or "generic"; `triple`, `cpu` and `features` are LLVM's; a vector register
-    holds `vector_bytes` and there are `registers` of them. Where `fused` is false `llvm.fma` becomes a call.
+    holds `vector_bytes` and there are `registers` of them. Where `fused` is false, `llvm.fma` becomes a slow call.
     """
 
     isa: str
@@ -69,9 +39,28 @@ class Target:
 
         Code addresses its constants relative to itself, so it may lie anywhere in memory.
         """
-        _initialise()
+        _initialise(_arch(self.triple) == _arch(_triple()))
         found = llvm.Target.from_triple(self.triple)
         return found.create_target_machine(self.cpu, self.features, opt=2, reloc="pic", codemodel="small", jit=True)
+
+
+# The plainest machine of each instruction set, best first.
+_PLAIN = {
+    plain.isa: plain
+    for plain in (
+        # Some machines are tuned for half registers, which splits whole ones.
+        Target("avx512", "x86_64-unknown-linux-gnu", "x86-64-v4", "-prefer-256-bit", 64, 32, True),
+        Target("avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", "", 32, 16, True),
+        Target("neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, True),
+        Target("generic", "", "", "", 16, 16, False),
+    )
+}
+_NEEDS = {
+    "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma"),
+    "avx2": ("avx2", "fma"),
+    "neon": (),  # every 64-bit ARM has it
+    "generic": (),
+}
 
 
 def host() -> Target:
@@ -84,57 +73,39 @@ def host() -> Target:
 
 def target(isa: str) -> Target:
     """Return the plainest machine that has the instruction set `isa`: to emit code for, not always to run it."""
-    needed = _known(isa, "making code for an instruction set")
-    here = _triple()
-    if needed.arch and needed.arch != _arch(here):
-        here = f"{needed.arch}-unknown-linux-gnu"
-    return _plain(isa, here)
+    if isa not in _PLAIN:
+        raise ConfigError("making code for an instruction set", expected=f"one of {', '.join(_PLAIN)}", got=f"{isa!r}")
+    plain, here = _PLAIN[isa], _triple()
+    return replace(plain, triple=here) if _arch(plain.triple) in ("", _arch(here)) else plain
 
 
 @cache
 def _host(forced: str) -> Target:
     able = _able()
-    if not forced:
-        best, triple = able[0], _triple()
-        plain = _plain(best, triple)
-        if best == "generic":
-            return plain
-        features = ",".join(part for part in (llvm.get_host_cpu_features().flatten(), _ISAS[best].features) if part)
-        return Target(best, triple, _cpu_name(), features, plain.vector_bytes, plain.registers, plain.fused)
-    _known(forced, f"choosing the instruction set that {FORCE} names")
-    if forced not in able:
-        raise ConfigError(
-            f"choosing the instruction set that {FORCE} names",
-            expected=f"one that this machine can run: {', '.join(able)}",
-            got=f"{forced!r}",
-            hint=f"unset {FORCE}",
-        )
-    return _plain(forced, _triple())
-
-
-def _known(isa: str, doing: str) -> _Isa:
-    if isa not in _ISAS:
-        raise ConfigError(doing, expected=f"one of {', '.join(_ISAS)}", got=f"{isa!r}", hint=f"{FORCE}=avx2")
-    return _ISAS[isa]
+    if forced:
+        if forced not in able:
+            raise ConfigError(
+                f"choosing the instruction set that {FORCE} names",
+                expected=f"one this machine can run: {', '.join(able)}",
+                got=f"{forced!r}",
+                hint=f"unset {FORCE}",
+            )
+        return target(forced)
+    best = target(able[0])
+    if best.isa == "generic":
+        return best
+    features = [llvm.get_host_cpu_features().flatten(), best.features]
+    return replace(best, cpu=str(llvm.get_host_cpu_name()), features=",".join(filter(None, features)))
 
 
 def _able() -> list[str]:
     """The instruction sets this machine can run, best first; "generic" is always the last."""
     arch, features = _arch(_triple()), llvm.get_host_cpu_features()
     return [
-        name
-        for name, isa in _ISAS.items()
-        if isa.arch in ("", arch) and all(features.get(feature, False) for feature in isa.needs)
+        isa
+        for isa, plain in _PLAIN.items()
+        if _arch(plain.triple) in ("", arch) and all(features.get(need, False) for need in _NEEDS[isa])
     ]
-
-
-def _plain(isa: str, triple: str) -> Target:
-    found = _ISAS[isa]
-    return Target(isa, triple, found.cpu, found.features, found.vector_bytes, found.registers, found.fused)
-
-
-def _cpu_name() -> str:
-    return str(llvm.get_host_cpu_name())
 
 
 def _arch(triple: str) -> str:
@@ -148,6 +119,10 @@ def _triple() -> str:
 
 
 @cache
-def _initialise() -> None:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
+def _initialise(native: bool) -> None:
+    if native:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
