@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tidegate.cells import CELLS, LSTM, Cell, Elman
-from tidegate.compile.reference import unroll
+from tidegate.compile.select import unroll
 
 Array = np.ndarray
 B, T, I, H = 3, 5, 4, 6  # noqa: E741
@@ -33,7 +33,7 @@ def run(cell: Cell, equation) -> None:  # type: ignore[no-untyped-def]
     """Compare the cell over T steps with `equation(x, states) -> states`."""
     x = torch.randn(B, T, I, dtype=torch.float64)
     state = tuple(torch.randn(B, size, dtype=torch.float64) for size in cell.state_sizes)
-    y, end = unroll(cell, x, cell.pack(state))
+    y, end = unroll(cell, x, cell.pack(state), backend="reference")
     states = [s.numpy() for s in state]
     for t in range(T):
         states = equation(x[:, t].numpy(), *states)
@@ -70,8 +70,8 @@ def test_a1_elman_with_a_callable_and_an_output_layer() -> None:
     W, U, b, c = weights(cell)
     run(cell, lambda x, h: [np.sin(x @ W["n"].T + h @ U["n"].T + b["n"] + c["n"])])
     x = torch.randn(B, T, I, dtype=torch.float64)
-    y, _ = unroll(cell, x)
-    _, h = unroll(cell, x[:, :3])
+    y, _ = unroll(cell, x, backend="reference")
+    _, h = unroll(cell, x[:, :3], backend="reference")
     V, b_y = cell.get_parameter("weight_ho"), cell.get_parameter("bias_ho")
     torch.testing.assert_close(y[:, 2], h @ V.T + b_y)
 

@@ -7,6 +7,7 @@ import torch
 
 from tidegate.cells import GRU, LSTM, Elman
 from tidegate.compile import aten, reference
+from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS, choose, unroll, verdicts
 from tidegate.errors import BackendError, ConfigError, ShapeError
 
@@ -24,12 +25,12 @@ RESETS = torch.zeros(2, 5, dtype=torch.bool)
 
 
 def test_auto_takes_torchs_kernel_where_it_can_and_the_reference_elsewhere() -> None:
-    assert choose(GRU(3, 4), X, None, None) == "aten"
-    assert choose(GRU(3, 4), X, None, RESETS) == "reference"
-    assert choose(Changed(3, 4), X, None, None) == "reference"
-    assert choose(Elman(3, 4, activation="gelu"), X, None, None) == "reference"
-    assert choose(Elman(3, 4, activation=torch.tanh), X, None, None) == "reference"
-    assert choose(GRU(3, 4), X[:, :0], None, None) == "reference"
+    assert choose(Call(GRU(3, 4), X)) == "aten"
+    assert choose(Call(GRU(3, 4), X, resets=RESETS)) == "reference"
+    assert choose(Call(Changed(3, 4), X)) == "reference"
+    assert choose(Call(Elman(3, 4, activation="gelu"), X)) == "reference"
+    assert choose(Call(Elman(3, 4, activation=torch.tanh), X)) == "reference"
+    assert choose(Call(GRU(3, 4), X[:, :0])) == "reference"
 
 
 def test_a_named_backend_is_never_replaced() -> None:
@@ -58,7 +59,7 @@ def test_the_named_backend_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_verdicts_name_every_backend() -> None:
-    said = verdicts(GRU(3, 4), X, None, RESETS)
+    said = verdicts(Call(GRU(3, 4), X, resets=RESETS))
     assert list(said) == list(BACKENDS)
     assert said["reference"] is None
 
@@ -92,5 +93,5 @@ def test_reasons_are_worded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch)
     cell = Changed(3, 4)
     unroll(cell, X)
     assert not asked
-    verdicts(cell, X, None, None)
+    verdicts(Call(cell, X))
     assert asked

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tidegate import nn as tnn
 from tidegate.cells import CELLS, Cell
+from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS, choose, unroll
 from tidegate.errors import BackendError
 
@@ -43,12 +44,12 @@ def test_states_and_outputs_keep_the_weights_dtype(name: str, ragged: bool, give
 
 def test_torchs_kernels_say_that_they_do_not_run_under_autocast() -> None:
     cell, x = CELLS["lstm"](5, 4), torch.randn(3, 6, 5)
-    assert choose(cell, x, None, None) == "aten"
+    assert choose(Call(cell, x)) == "aten"
     with autocast():
-        assert choose(cell, x, None, None) == "reference"
+        assert choose(Call(cell, x)) == "reference"
         with pytest.raises(BackendError, match="on the CPU do not run under autocast"):
             unroll(cell, x, backend="aten")
-        assert BACKENDS["reference"].refuses(cell, x, None, None) is None
+        assert BACKENDS["reference"].refuses(Call(cell, x)) is None
 
 
 @pytest.mark.parametrize("connection", [None, "residual", "highway", "dense", "skip"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cells import Cell
-from tidegate.compile import reference
+from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS, unroll
 from tidegate.errors import BackendError
 
@@ -32,7 +32,7 @@ def case(name: str, steps: int = STEPS) -> tuple[Cell, Tensor, object]:
 
 
 def test_torchs_kernels_take_exactly_the_cells_that_are_torchs() -> None:
-    taken = {name for name, build in VARIANTS.items() if BACKENDS["aten"].refuses(*short(build), None, None) is None}
+    taken = {name for name, build in VARIANTS.items() if BACKENDS["aten"].refuses(Call(*short(build))) is None}
     assert taken == NATIVE
 
 
@@ -46,7 +46,7 @@ def short(build) -> tuple[Cell, Tensor]:  # type: ignore[no-untyped-def]
 def test_equals_the_reference_or_refuses(name: str, backend: str, lengths: Tensor | None, reset: bool) -> None:
     cell, x, state = case(name)
     resets = (torch.arange(STEPS) % 3 == 1).repeat(ROWS, 1) if reset else None
-    reason = BACKENDS[backend].refuses(cell, x, lengths, resets)
+    reason = BACKENDS[backend].refuses(Call(cell, x, states_of(cell, state), lengths, resets))
     if reason is not None:
         with pytest.raises(BackendError) as raised:
             unroll(cell, x, state, lengths, resets, backend=backend)
@@ -54,8 +54,8 @@ def test_equals_the_reference_or_refuses(name: str, backend: str, lengths: Tenso
         assert "reference" in raised.value.hint
         return
     results = []
-    for run in (lambda *a: unroll(*a, backend=backend), reference.unroll):
-        y, end = run(cell, x, state, lengths, resets)
+    for name in (backend, "reference"):
+        y, end = unroll(cell, x, state, lengths, resets, backend=name)
         everything = [y, *states_of(cell, end)]
         leaves = [x, *states_of(cell, state), *cell.parameters()]
         results.append([*everything, *gradients(everything, leaves)])
@@ -65,7 +65,7 @@ def test_equals_the_reference_or_refuses(name: str, backend: str, lengths: Tenso
 @pytest.mark.parametrize(("name", "backend"), EVERY)
 def test_what_padding_holds_changes_nothing_to_the_bit(name: str, backend: str) -> None:
     cell, x, state = case(name)
-    if BACKENDS[backend].refuses(cell, x, None, None):
+    if BACKENDS[backend].refuses(Call(cell, x)):
         with pytest.raises(BackendError):
             unroll(cell, x, state, backend=backend)
         return
@@ -85,7 +85,7 @@ def test_what_padding_holds_changes_nothing_to_the_bit(name: str, backend: str) 
 @pytest.mark.parametrize(("name", "backend"), EVERY)
 def test_how_long_padding_is_changes_nothing_beyond_rounding(name: str, backend: str) -> None:
     cell, x, state = case(name)
-    if BACKENDS[backend].refuses(cell, x, None, None):
+    if BACKENDS[backend].refuses(Call(cell, x)):
         with pytest.raises(BackendError):
             unroll(cell, x, state, backend=backend)
         return
@@ -104,7 +104,7 @@ def test_how_long_padding_is_changes_nothing_beyond_rounding(name: str, backend:
 @pytest.mark.parametrize(("name", "backend"), EVERY)
 def test_split_and_carry_equals_whole(name: str, backend: str) -> None:
     cell, x, state = case(name)
-    if BACKENDS[backend].refuses(cell, x, None, None):
+    if BACKENDS[backend].refuses(Call(cell, x)):
         with pytest.raises(BackendError):
             unroll(cell, x, state, backend=backend)
         return

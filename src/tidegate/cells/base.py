@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
-from tidegate.cells.noise import Given, Noise, Rate, rates
+from tidegate.cells.noise import NOTHING, Given, Noise, Rate, rates
 from tidegate.cells.pieces import Pieces
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
@@ -225,7 +225,7 @@ class Cell(Pieces):
     def draw(self, x: Tensor) -> Given:
         """Draw the noise of one run over `x` [B, T, I] from torch's random state; nothing in evaluation."""
         if not self.training or not self.noise.draws:
-            return Given()
+            return NOTHING
         sizes = list(zip(self.states, self.state_sizes, strict=True))
         return self.noise.draw(x, sizes, self.recurrent_size, self.hidden_size, self.weight_ih)
 
@@ -273,8 +273,8 @@ class Cell(Pieces):
             hint=f"its gates are {', '.join(self.gates)}, its states {', '.join(self.states)}",
         )
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run one step on raw input `x` [B, I]; return the output and the new state."""
+    def forward(self, x: Tensor, state: State | None = None, **inputs: Tensor) -> tuple[Tensor, State]:
+        """Run one step on raw input `x` [B, I] and what `inputs` names; return the output and the new state."""
         if x.dim() != 2 or x.shape[1] != self.input_size:
             raise ShapeError(
                 f"one step of {type(self).__name__}",
@@ -284,7 +284,7 @@ class Cell(Pieces):
             )
         if state is None:
             state = self.initial_state(x.shape[0], device=x.device)
-        given = self.draw(x[:, None]).at(0)
+        given = {**inputs, **self.draw(x[:, None]).at(0)}
         with self.bound(given):
             projected = self.project(x)
         states = self.advance(projected, self.unpack(state), given)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,19 +14,22 @@ from tidegate.errors import ConfigError
 Rate: TypeAlias = float | Sequence[float]
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """What a step reads beside its projected input and states: `rows` [B, ·] a sequence, `steps` [B, T, ·] a step."""
 
-    rows: dict[str, Tensor] = field(default_factory=dict)
-    steps: dict[str, Tensor] = field(default_factory=dict)
+    rows: dict[str, Tensor]
+    steps: dict[str, Tensor]
 
     def at(self, t: int) -> dict[str, Tensor]:
         """Return what step t reads, by name."""
         return {**self.rows, **{name: each[:, t] for name, each in self.steps.items()}}
 
-    def __or__(self, other: Given) -> Given:
+    def also(self, other: Given) -> Given:
+        """Return what is in either."""
         return Given({**self.rows, **other.rows}, {**self.steps, **other.steps})
+
+
+NOTHING = Given({}, {})
 
 
 @dataclass(frozen=True)

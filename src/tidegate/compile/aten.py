@@ -11,6 +11,7 @@ from torch import _VF, Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tidegate.cells.base import Cell, State
+from tidegate.compile.call import Call, Refusal, Run
 from tidegate.shapes import zero_padding
 
 KERNELS: dict[str, Callable[..., Any]] = {
@@ -30,12 +31,15 @@ class Shape(NamedTuple):
     bidirectional: bool
 
 
-def refuses(cell: Cell, x: Tensor, _: Tensor | None, resets: Tensor | None) -> Callable[[], str] | None:
+def refuses(call: Call) -> Refusal | None:
     """Return what words the reason why torch's kernel cannot run this, or None when it can."""
+    cell, x = call.cell, call.x
     if cell.native() is None:
         return lambda: f"torch has no kernel for {type(cell).__name__}({cell.extra_repr()})"
-    if resets is not None:
+    if call.resets is not None:
         return lambda: "torch's kernels cannot reset the state within a sequence"
+    if call.every_state and len(cell.states) > 1:
+        return lambda: "torch's kernels give out the first state only"
     if x.shape[0] == 0 or x.shape[1] == 0:
         return lambda: f"torch's kernels need at least one row and one step, got shape {list(x.shape)}"
     if torch.compiler.is_compiling():
@@ -45,27 +49,24 @@ def refuses(cell: Cell, x: Tensor, _: Tensor | None, resets: Tensor | None) -> C
     return None
 
 
-def unroll(
-    cell: Cell,
-    x: Tensor,
-    state: State | None = None,
-    lengths: Tensor | None = None,
-    resets: Tensor | None = None,  # noqa: ARG001
-) -> tuple[Tensor, State]:
-    """Run `cell` over `x` [B, T, I] as `reference.unroll` does, in one call of torch's kernel.
+def unroll(call: Call) -> Run:
+    """Run what `reference.unroll` does, in one call of torch's kernel.
 
     Unequal lengths go through a packed sequence, which copies them to the host. No second derivative where
     oneDNN or cuDNN computes the first; the reference has it.
     """
-    y, states = _run([cell], Shape(1, 0.0, cell.training, False), x, [state], lengths)
-    y = cell.readout(y)
+    cell, lengths = call.cell, call.lengths
+    outputs, after = _run([cell], Shape(1, 0.0, cell.training, False), call.x, [call.states], lengths)
     if lengths is not None:
+        outputs = zero_padding(outputs, lengths)
+    y = cell.readout(outputs)
+    if lengths is not None and y is not outputs:
         y = zero_padding(y, lengths)
-    return y, cell.pack(tuple(s.squeeze(0) for s in states))
+    return Run(y, tuple(s.squeeze(0) for s in after), (outputs,) if call.every_state else ())
 
 
 def unroll_stack(
-    cells: Sequence[Cell], shape: Shape, x: Tensor, states: Sequence[State | None], lengths: Tensor | None
+    cells: Sequence[Cell], shape: Shape, x: Tensor, states: Sequence[tuple[Tensor, ...] | None], lengths: Tensor | None
 ) -> tuple[Tensor, State] | None:
     """Run a whole stack in one call of torch's kernel, or return None where the cells are not one torch layer.
 
@@ -81,11 +82,11 @@ def unroll_stack(
 
 
 def _run(
-    cells: Sequence[Cell], shape: Shape, x: Tensor, states: Sequence[State | None], lengths: Tensor | None
+    cells: Sequence[Cell], shape: Shape, x: Tensor, states: Sequence[tuple[Tensor, ...] | None], lengths: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     dtype = cells[0].weight_hh.dtype
     given = [
-        cell.unpack(cell.initial_state(x.shape[0], device=x.device) if state is None else state)
+        cell.unpack(cell.initial_state(x.shape[0], device=x.device)) if state is None else state
         for cell, state in zip(cells, states, strict=True)
     ]
     before = tuple(torch.stack(each).to(dtype) for each in zip(*given, strict=True))

@@ -5,48 +5,54 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tidegate.cells.base import Cell, State
+from tidegate.compile.call import Call, Run
 from tidegate.shapes import length_mask, repeat_last_step, zero_padding
 
 States = tuple[Tensor, ...]
 
 
-def unroll(
-    cell: Cell,
-    x: Tensor,
-    state: State | None = None,
-    lengths: Tensor | None = None,
-    resets: Tensor | None = None,
-) -> tuple[Tensor, State]:
-    """Run `cell` over `x` [B, T, I]; return the outputs [B, T, O] and each row's state after its last step.
+def unroll(call: Call) -> Run:
+    """Run the cell over `x` [B, T, I]; return the outputs [B, T, O] and each row's states after its last step.
 
-    From `lengths[b]` on, row b's state stands still and its output is exactly 0; what `x` holds there changes
-    nothing. Where `resets` [B, T] is true, the state before that step is the cell's initial state. Without
-    `state` it starts there too. Differentiable, also twice, in x, the state and the weights.
+    From `lengths[b]` on, row b's states stand still and its output is exactly 0; what `x` holds there changes
+    nothing. Where `resets` [B, T] is true, the states before that step are the cell's initial ones. Without
+    `states` it starts there too. Differentiable, also twice, in x, the states and the weights.
 
     A row that has ended takes its last real step again and the result is dropped: no derivative is met there,
     finite or not, that a real step did not have.
     """
+    cell, x, lengths = call.cell, call.x, call.lengths
     batch, steps = x.shape[:2]
-    dtype = cell.weight_hh.dtype
+    dtype = cell.weight_ih.dtype
     fresh = cell.unpack(cell.initial_state(batch, device=x.device))
-    states = fresh if state is None else tuple(s.to(dtype) for s in cell.unpack(state))
+    states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
+    given = call.given
     real = None
     if lengths is not None:
         x = repeat_last_step(x, lengths)
+        given = type(given)(given.rows, {name: repeat_last_step(s, lengths) for name, s in given.steps.items()})
         real = length_mask(lengths, steps)[..., None].unbind(1)
-    reset = None if resets is None else resets[..., None].unbind(1)
-    outputs = []
+    reset = None if call.resets is None else call.resets[..., None].unbind(1)
+    seen: list[States] = []
     before = states
-    for t, x_t in enumerate(cell.project(x).unbind(1)):
+    with cell.bound(given.rows):
+        projected = cell.project(x)
+    for t, x_t in enumerate(projected.unbind(1)):
         begun = states if reset is None else _where(reset[t], fresh, states)
         before = begun if real is None else _where(real[t], begun, before)
-        after = cell.advance(x_t, before)
+        after = cell.advance(x_t, before, given.at(t))
         states = after if real is None else _where(real[t], after, states)
-        outputs.append(after[0])
-    stacked = torch.stack(outputs, 1) if outputs else x.new_zeros(batch, 0, cell.recurrent_size, dtype=dtype)
-    y = cell.readout(stacked)
-    return (y if lengths is None else zero_padding(y, lengths)), cell.pack(states)
+        seen.append(after if call.every_state else after[:1])
+    stacked = _stack(seen, states, batch, lengths)
+    y = cell.readout(stacked[0])
+    return Run(y if lengths is None else zero_padding(y, lengths), states, stacked if call.every_state else ())
+
+
+def _stack(seen: list[States], states: States, batch: int, lengths: Tensor | None) -> States:
+    if not seen:
+        return tuple(s.new_zeros(batch, 0, s.shape[1]) for s in states)
+    stacked = tuple(torch.stack(each, 1) for each in zip(*seen, strict=True))
+    return stacked if lengths is None else tuple(zero_padding(s, lengths) for s in stacked)
 
 
 def _where(mask: Tensor, new: States, old: States) -> States:

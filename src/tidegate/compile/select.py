@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from tidegate.cells.base import Cell, State
+from tidegate.cells.noise import Given
 from tidegate.compile import aten, reference
 from tidegate.compile.aten import Shape
-from tidegate.errors import BackendError, ShapeError
+from tidegate.compile.call import Call, Refusal, Run
+from tidegate.errors import BackendError, ConfigError, ShapeError
 from tidegate.registry import Registry
 from tidegate.shapes import check_lengths, check_resets
 
-Refuses = Callable[[Cell, Tensor, Tensor | None, Tensor | None], Callable[[], str] | None]
-Unroll = Callable[[Cell, Tensor, State | None, Tensor | None, Tensor | None], tuple[Tensor, State]]
 UnrollStack = Callable[
-    [Sequence[Cell], Shape, Tensor, Sequence[State | None], Tensor | None], tuple[Tensor, State] | None
+    [Sequence[Cell], Shape, Tensor, Sequence[tuple[Tensor, ...] | None], Tensor | None], tuple[Tensor, State] | None
 ]
 
 
@@ -28,12 +28,12 @@ class Backend:
     `unroll_stack`, where there is one, runs a stack with nothing but dropout between its layers, or returns None.
     """
 
-    unroll: Unroll
-    refuses: Refuses
+    unroll: Callable[[Call], Run]
+    refuses: Callable[[Call], Refusal | None]
     unroll_stack: UnrollStack | None = None
 
 
-def _never(cell: Cell, x: Tensor, lengths: Tensor | None, resets: Tensor | None) -> None:  # noqa: ARG001
+def _never(call: Call) -> None:  # noqa: ARG001
     return None
 
 
@@ -51,12 +51,44 @@ def unroll(
     lengths: Tensor | Sequence[int] | None = None,
     resets: Tensor | None = None,
     backend: str = "auto",
+    **inputs: Tensor,
 ) -> tuple[Tensor, State]:
     """Run `cell` over `x` [B, T, I] on the backend named or chosen; it returns what `reference.unroll` does.
 
-    Raises `BackendError` with the reason when a named backend cannot run this, and `ShapeError` where `x`,
-    `state`, `lengths` [B] or `resets` [B, T] do not fit.
+    `inputs` are what the cell reads beside x, by name, [B, T, ·] each. Noise is drawn from torch's random state.
+    Raises `BackendError` with the reason when a named backend cannot run this, `ShapeError` where `x`, `state`,
+    `lengths` [B], `resets` [B, T] or an input do not fit, and `ConfigError` where the inputs are not the cell's.
     """
+    done = run(checked(cell, x, state, lengths, resets, inputs), backend)
+    return done.outputs, cell.pack(done.states)
+
+
+def trajectory(
+    cell: Cell,
+    x: Tensor,
+    state: State | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
+    resets: Tensor | None = None,
+    backend: str = "auto",
+    **inputs: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return every state after every step, one [B, T, ·] for each of `cell.states`, zero in the padding.
+
+    Arguments and errors are those of `unroll`.
+    """
+    call = checked(cell, x, state, lengths, resets, inputs)
+    return run(replace(call, every_state=True), backend).every
+
+
+def checked(
+    cell: Cell,
+    x: Tensor,
+    state: State | None,
+    lengths: Tensor | Sequence[int] | None,
+    resets: Tensor | None,
+    inputs: Mapping[str, Tensor],
+) -> Call:
+    """Return the call that these arguments make, or raise where they do not fit each other."""
     doing = f"unrolling {type(cell).__name__}"
     if x.dim() != 3 or x.shape[2] != cell.input_size:
         raise ShapeError(
@@ -74,31 +106,55 @@ def unroll(
         lengths = check_lengths(lengths, batch, steps).to(x.device)
     if resets is not None:
         resets = check_resets(resets, (batch, steps)).to(x.device)
-    return run(cell, x, state, lengths, resets, backend)
+    states = None if state is None else cell.unpack(state)
+    return Call(cell, x, states, lengths, resets, check_inputs(cell, x, inputs))
 
 
-def run(
-    cell: Cell, x: Tensor, state: State | None, lengths: Tensor | None, resets: Tensor | None, backend: str
-) -> tuple[Tensor, State]:
-    """`unroll` on arguments that are known to fit."""
-    name = choose(cell, x, lengths, resets) if backend == "auto" else backend
+def check_inputs(cell: Cell, x: Tensor, inputs: Mapping[str, Tensor]) -> Given:
+    """Return what a cell reads beside x [B, T, I], each [B, T, ·], in the weights' dtype."""
+    doing = f"unrolling {type(cell).__name__}"
+    if set(inputs) != set(cell.inputs):
+        raise ConfigError(
+            doing,
+            expected=f"the inputs {list(cell.inputs)} beside x" if cell.inputs else "no input beside x",
+            got=f"{sorted(inputs)}",
+            hint=", ".join(f"{name}=…" for name in cell.inputs) or "leave them out",
+        )
+    steps = {}
+    for name in cell.inputs:
+        value = inputs[name]
+        value = value[..., None] if value.dim() == 2 else value
+        if value.dim() != 3 or value.shape[:2] != x.shape[:2]:
+            raise ShapeError(
+                doing,
+                expected=f"{name} of shape [{x.shape[0]}, {x.shape[1]}, ·]",
+                got=f"shape {list(inputs[name].shape)}",
+                hint="one row a sequence, one entry a step",
+            )
+        steps[name] = value.to(x.device, cell.weight_ih.dtype)
+    return Given({}, steps)
+
+
+def run(call: Call, backend: str) -> Run:
+    """Run a call that is known to fit, on the backend named or chosen, with noise drawn now."""
+    name = choose(call) if backend == "auto" else backend
     chosen = BACKENDS[name]
-    reason = None if backend == "auto" else chosen.refuses(cell, x, lengths, resets)
+    reason = None if backend == "auto" else chosen.refuses(call)
     if reason is not None:
-        able = [n for n, refusal in verdicts(cell, x, lengths, resets).items() if refusal is None]
+        able = [n for n, refusal in verdicts(call).items() if refusal is None]
         raise BackendError(
-            f"running {type(cell).__name__} with backend={backend!r}",
+            f"running {type(call.cell).__name__} with backend={backend!r}",
             got=reason(),
             hint=f"backend='auto', or one that can: {', '.join(able)}",
         )
-    return chosen.unroll(cell, x, state, lengths, resets)
+    return chosen.unroll(replace(call, given=call.given.also(call.cell.draw(call.x))))
 
 
 def run_stack(
     cells: Sequence[Cell],
     shape: Shape,
     x: Tensor,
-    states: Sequence[State | None],
+    states: Sequence[tuple[Tensor, ...] | None],
     lengths: Tensor | None,
     resets: Tensor | None,
     backend: str,
@@ -107,19 +163,19 @@ def run_stack(
 
     It is what `run` computes, cell by cell; every state of the answer is [layers·directions, B, H].
     """
-    name = choose(cells[0], x, lengths, resets) if backend == "auto" else backend
-    chosen = BACKENDS[name]
-    if chosen.unroll_stack is None or any(chosen.refuses(cell, x, lengths, resets) for cell in cells):
+    calls = [Call(cell, x, lengths=lengths, resets=resets) for cell in cells]
+    chosen = BACKENDS[choose(calls[0]) if backend == "auto" else backend]
+    if chosen.unroll_stack is None or any(chosen.refuses(call) for call in calls):
         return None
     return chosen.unroll_stack(cells, shape, x, states, lengths)
 
 
-def choose(cell: Cell, x: Tensor, lengths: Tensor | None, resets: Tensor | None) -> str:
+def choose(call: Call) -> str:
     """Return the name of the first backend that does not refuse."""
-    return next(n for n, b in BACKENDS.items() if b.refuses(cell, x, lengths, resets) is None)
+    return next(n for n, b in BACKENDS.items() if b.refuses(call) is None)
 
 
-def verdicts(cell: Cell, x: Tensor, lengths: Tensor | None, resets: Tensor | None) -> dict[str, str | None]:
+def verdicts(call: Call) -> dict[str, str | None]:
     """Return, for every backend, why it refuses, or None."""
-    reasons = {name: backend.refuses(cell, x, lengths, resets) for name, backend in BACKENDS.items()}
+    reasons = {name: backend.refuses(call) for name, backend in BACKENDS.items()}
     return {name: None if reason is None else reason() for name, reason in reasons.items()}

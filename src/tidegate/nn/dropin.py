@@ -67,7 +67,7 @@ class TorchNamed(Recurrent):
     def flatten_parameters(self) -> None:
         """Do nothing: the weights stay apart. On CUDA, cuDNN gathers them into one copy at every call."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input: Tensor | PackedSequence,
         hx: StackState | None = None,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.cells.base import Cell
+from tidegate.compile.call import Call
 from tidegate.compile.select import choose, verdicts
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
@@ -69,13 +70,13 @@ def _verdicts(
         assert isinstance(cell, Cell)
         number, backward = divmod(index, layer.directions)
         read = cell.weight_ih.new_empty(batch, steps, cell.input_size)
-        auto = layer.backend == "auto"
+        call = Call(cell, read, lengths=lengths, resets=resets)
         said.append(
             Verdict(
                 where=f"{name + ' ' if name else ''}layer {number}{' backward' if backward else ''}",
                 cell=f"{type(cell).__name__}({cell.input_size}, {cell.hidden_size})",
-                chosen=choose(cell, read, lengths, resets) if auto else layer.backend,
-                refusals=verdicts(cell, read, lengths, resets),
+                chosen=choose(call) if layer.backend == "auto" else layer.backend,
+                refusals=verdicts(call),
             )
         )
     return said

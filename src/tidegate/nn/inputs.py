@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tidegate.cells.base import Cell
+from tidegate.cells.noise import Given
+from tidegate.compile.call import Call
 from tidegate.errors import ShapeError
 from tidegate.shapes import check_lengths, length_mask, reverse_within_lengths
 
@@ -39,7 +42,15 @@ def read_lengths(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | 
     return None if known and int(lengths.min()) == x.shape[1] else lengths.to(x.device)
 
 
-def turn_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+def turned(call: Call, cell: Cell, states: tuple[Tensor, ...] | None) -> Call:
+    """Return the backward direction's call: each row's real steps from last to first, run by `cell`."""
+    lengths, given = call.lengths, call.given
+    steps = {name: reverse_within_lengths(each, lengths) for name, each in given.steps.items()}
+    x = reverse_within_lengths(call.x, lengths)
+    return Call(cell, x, states, lengths, _turned_resets(call.resets, lengths), Given(given.rows, steps))
+
+
+def _turned_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
     """Return the backward direction's resets: a break before step t is, from behind, one before step t−1."""
     if resets is None:
         return None

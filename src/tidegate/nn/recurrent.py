@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from tidegate.cells.base import Cell, State, check_size
 from tidegate.compile.aten import Shape
-from tidegate.compile.select import BACKENDS, run, run_stack
+from tidegate.compile.call import Call
+from tidegate.compile.select import BACKENDS, check_inputs, run, run_stack
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn.inputs import check_input, read_lengths, turn_resets
+from tidegate.nn.inputs import check_input, read_lengths, turned
 from tidegate.nn.norms import NORMS
 from tidegate.nn.stack import CONNECTIONS, Plain
 from tidegate.nn.states import StackState, join, part
@@ -40,6 +41,9 @@ class Recurrent(nn.Module):
 
     Outputs and states have the weights' dtype, under autocast too. `torch.compile` and `torch.export` take the
     reference's loop, unrolled over T, and do not look at the values of `lengths`.
+
+    A cell that reads more than x (`Cell.inputs`, as `elapsed`) is given it by name, laid out as x; every layer
+    reads the same.
 
     The state is `torch.nn`'s: [layers·directions, B, H], or a tuple (h, c) of them. Where the layers' sizes
     differ it is a tuple of the cells' own states [B, H_l], layer by layer, forward before backward.
@@ -84,7 +88,7 @@ class Recurrent(nn.Module):
         self.norms = None if norm is None else nn.ModuleList(NORMS[norm](width) for width in widths)
         for new in (self.connection, self.norms):
             if new is not None:
-                new.to(cell.weight_hh.device, cell.weight_hh.dtype)
+                new.to(cell.weight_ih.device, cell.weight_ih.dtype)
         self.output_size = self.connection.output_size
 
     @property
@@ -98,6 +102,7 @@ class Recurrent(nn.Module):
         *,
         lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | None = None,
+        **inputs: Tensor,
     ) -> tuple[Tensor | PackedSequence, StackState]:
         """Run every layer over `x`; return the outputs and the state after each row's last real step.
 
@@ -105,15 +110,16 @@ class Recurrent(nn.Module):
         named backend cannot run this.
         """
         if isinstance(x, PackedSequence):
-            return self._forward_packed(x, state, lengths, resets)
+            return self._forward_packed(x, state, lengths, resets, inputs)
         self._check(x, "B, T" if self.batch_first else "T, B")
         if resets is not None:
             resets = check_resets(resets, (x.shape[0], x.shape[1])).to(x.device)
         if self.batch_first:
-            return self._forward(x, state, read_lengths(x, lengths), resets)
+            return self._forward(x, state, read_lengths(x, lengths), resets, inputs)
         x = x.transpose(0, 1)
         resets = None if resets is None else resets.transpose(0, 1)
-        y, state = self._forward(x, state, read_lengths(x, lengths), resets)
+        inputs = {name: value.transpose(0, 1) for name, value in inputs.items()}
+        y, state = self._forward(x, state, read_lengths(x, lengths), resets, inputs)
         return y.transpose(0, 1).contiguous(), state
 
     def reset_parameters(self) -> None:
@@ -124,7 +130,7 @@ class Recurrent(nn.Module):
         for norm in self.norms or ():
             norm.reset_parameters()  # type: ignore[operator]
 
-    def step(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
+    def step(self, x: Tensor, state: StackState | None = None, **inputs: Tensor) -> tuple[Tensor, StackState]:
         """Run every layer one step on `x` [B, I]; return the output [B, O] and the new state.
 
         A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional.
@@ -141,7 +147,7 @@ class Recurrent(nn.Module):
         after: list[State] = []
 
         def one(layer: int, read: Tensor) -> Tensor:
-            y, new = self._cells[layer](read, before[layer])
+            y, new = self._cells[layer](read, before[layer], **inputs)
             after.append(new)
             return y
 
@@ -152,11 +158,17 @@ class Recurrent(nn.Module):
         return list(self.cells)  # type: ignore[arg-type]
 
     def _forward(
-        self, x: Tensor, state: StackState | None, lengths: Tensor | None, resets: Tensor | None
+        self,
+        x: Tensor,
+        state: StackState | None,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        inputs: Mapping[str, Tensor],
     ) -> tuple[Tensor, StackState]:
         """`forward` on batch-first, checked input; `lengths` is None when every row is full."""
         cells = self._cells
-        before = part(cells, state, x)
+        before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
+        given = check_inputs(cells[0], x, inputs)
         if type(self.connection) is Plain and self.norms is None:
             shape = Shape(self.layers, self.dropout, self.training, self.bidirectional)
             whole = run_stack(cells, shape, x, before, lengths, resets, self.backend)
@@ -165,20 +177,17 @@ class Recurrent(nn.Module):
         if lengths is not None:
             x = zero_padding(x, lengths)
         after: list[State] = []
-        turned = turn_resets(resets, lengths) if self.bidirectional else None
 
         def one(layer: int, read: Tensor) -> Tensor:
             first = layer * self.directions
-            y, new = run(cells[first], read, before[first], lengths, resets, self.backend)
-            after.append(new)
+            call = Call(cells[first], read, before[first], lengths, resets, given)
+            done = run(call, self.backend)
+            after.append(call.cell.pack(done.states))
             if not self.bidirectional:
-                return y
-            back, new = run(
-                cells[first + 1], reverse_within_lengths(read, lengths), before[first + 1], lengths, turned,
-                self.backend,
-            )  # fmt: skip
-            after.append(new)
-            return torch.cat([y, reverse_within_lengths(back, lengths)], dim=-1)
+                return done.outputs
+            back = run(turned(call, cells[first + 1], before[first + 1]), self.backend)
+            after.append(call.cell.pack(back.states))
+            return torch.cat([done.outputs, reverse_within_lengths(back.outputs, lengths)], dim=-1)
 
         return self._stack(x, lengths, one), join(cells, after)
 
@@ -199,25 +208,30 @@ class Recurrent(nn.Module):
         return connection.gives(outputs)
 
     def _forward_packed(
-        self, x: PackedSequence, state: StackState | None, lengths: object, resets: object
+        self,
+        x: PackedSequence,
+        state: StackState | None,
+        lengths: object,
+        resets: object,
+        inputs: Mapping[str, Tensor],
     ) -> tuple[PackedSequence, StackState]:
-        if lengths is not None or resets is not None:
+        if lengths is not None or resets is not None or inputs:
             raise ShapeError(
                 "running a PackedSequence",
-                expected="no lengths= and no resets=, it has its own lengths",
+                expected="no lengths= and no resets=, it has its own lengths, and no input beside x",
                 got="one of them",
-                hint="give the padded tensor with lengths= and resets=",
+                hint="give the padded tensor, with lengths= and the others",
             )
         self._check(x.data, "steps")
         padded, packed_lengths = pad_packed_sequence(x, batch_first=True)
-        y, state = self._forward(padded, state, read_lengths(padded, packed_lengths.to(padded.device)), None)
+        y, state = self._forward(padded, state, read_lengths(padded, packed_lengths.to(padded.device)), None, {})
         if x.sorted_indices is not None:
             y, packed_lengths = y[x.sorted_indices], packed_lengths[x.sorted_indices.cpu()]
         packed = pack_padded_sequence(y, packed_lengths, batch_first=True)
         return x._replace(data=packed.data), state
 
     def _check(self, x: Tensor, axes: str) -> None:
-        check_input(x, axes, self.input_size, self._cells[0].weight_hh.dtype)
+        check_input(x, axes, self.input_size, self._cells[0].weight_ih.dtype)
 
     def extra_repr(self) -> str:
         return (
