@@ -1,0 +1,165 @@
+"""Weights packed into panels, and the product of rows with packed panels, as IR.
+
+A panel holds NR = 2 · lanes columns of a K×N matrix, k-major: column j of row k stands at `k*NR + j`, so that the
+product reads it from front to back. Columns beyond N are zeros.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.tile import Tile, after, every, halves, steps
+
+# Rows and panels of the tiles, largest first. Few rows take more panels, or each fma would wait for the one before.
+HEIGHTS = (12, 8, 6, 4, 2, 1)
+WIDTHS = (4, 2, 1)
+
+
+def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
+    """Define the packing of a K×N matrix into panels.
+
+    `void pack(real* source, i64 row_stride, i64 column_stride, i64 rows_k, i64 columns_n, real* panels,
+    i64 panel_stride)`, for panel p, row k < K and column j < NR:
+
+        panels[p*panel_stride + k*NR + j] = source[k*row_stride + (p*NR + j)*column_stride], or 0 beyond column N
+
+    Strides count numbers; `panel_stride ≥ K*NR` leaves room for the panels of other matrices in between. Source and
+    panels do not overlap. Whole panels of a source with a stride of 1 either way go a vector at a time.
+    """
+    arguments = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
+    function = _define(module, f"pack_{real}", arguments, pointers=(0, 5))
+    source, row_stride, column_stride, depth, columns, panels, panel_stride = function.args
+    vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
+    builder, width = vector.builder, INDEX(2 * lanes)
+    copied = builder.select(builder.icmp_signed("==", column_stride, INDEX(1)), depth, INDEX(0))
+    turned = builder.select(builder.icmp_signed("==", row_stride, INDEX(1)), depth, copied)
+    with steps(builder, INDEX(0), columns, 2 * lanes, [source, panels]) as panel:
+        corner, target = panel.carried
+        panel.following = [
+            after(vector, corner, builder.mul(column_stride, width)),
+            after(vector, target, panel_stride),
+        ]
+        with steps(builder, INDEX(0), copied, 1) as row:
+            _copy_row(vector, corner, row_stride, target, row.counter)
+        with steps(builder, row.counter, turned, lanes) as block:
+            _turn_block(vector, corner, column_stride, target, block.counter)
+        with steps(builder, block.counter, depth, 1) as rest:
+            begin = after(vector, corner, builder.mul(rest.counter, row_stride))
+            _gather_row(vector, begin, column_stride, width, target, rest.counter)
+    corner, target = panel.carried
+    left = builder.sub(columns, panel.counter)
+    with builder.if_then(builder.icmp_signed(">", left, INDEX(0))), steps(builder, INDEX(0), depth, 1) as row:
+        begin = after(vector, corner, builder.mul(row.counter, row_stride))
+        _gather_row(vector, begin, column_stride, left, target, row.counter)
+    builder.ret_void()
+    return function
+
+
+def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> ir.Function:
+    """Define the product of rows with packed panels.
+
+    `void product(i64 rows, i64 K, real* A, i64 lda, real* panels, i64 panel_stride, i64 panel_count,
+    real* C, i64 ldc, i64 panel_step_c, i1 accumulate)`, for row r, panel p and column j < NR:
+
+        C[r*ldc + p*panel_step_c + j] (+)= Σ_k A[r*lda + k] · panels[p*panel_stride + k*NR + j]
+
+    Steps and strides count numbers. Without `accumulate` C is never read. A, panels and C do not overlap.
+    k increases, each term is added by one fma, and the sum starts from 0 or from C: a row's result has the same
+    bits whatever `rows`, `panel_count` and `registers` are. `registers` is how many vectors the machine holds.
+    """
+    arguments = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
+    function = _define(module, f"product_{real}", arguments, pointers=(2, 4, 7))
+    function.attributes.add("noinline")
+    rows, depth, a, lda, b, panel_stride, panel_count, c, ldc, panel_step_c, accumulate = function.args
+    vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
+    builder, most = vector.builder, 12 if registers >= 32 else 6
+    for height in (height for height in HEIGHTS if height <= most):
+        rest = builder.urem(rows, INDEX(height))
+        done = builder.sub(rows, rest)
+        panel: ir.Value = INDEX(0)
+        for width in (width for width in WIDTHS if width * height <= most):
+            with (
+                steps(builder, panel, panel_count, width) as across,
+                steps(builder, INDEX(0), done, height) as down,
+            ):
+                left = after(vector, a, builder.mul(down.counter, lda))
+                weights = after(vector, b, builder.mul(across.counter, panel_stride))
+                result = after(vector, c, builder.mul(down.counter, ldc))
+                result = after(vector, result, builder.mul(across.counter, panel_step_c))
+                Tile(vector, height, width).emit(
+                    every(vector, left, lda, height),
+                    every(vector, weights, panel_stride, width),
+                    [
+                        half
+                        for row in every(vector, result, ldc, height)
+                        for part in every(vector, row, panel_step_c, width)
+                        for half in halves(vector, part)
+                    ],
+                    depth,
+                    accumulate,
+                )
+            panel = across.counter
+        a, c = after(vector, a, builder.mul(done, lda)), after(vector, c, builder.mul(done, ldc))
+        rows = rest
+    builder.ret_void()
+    return function
+
+
+def _define(module: ir.Module, name: str, arguments: list[ir.Type], pointers: tuple[int, ...]) -> ir.Function:
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    for pointer in pointers:
+        function.args[pointer].add_attribute("noalias")
+    return function
+
+
+def _copy_row(vector: Lanes, corner: ir.Value, row_stride: ir.Value, target: ir.Value, k: ir.Value) -> None:
+    builder = vector.builder
+    source = after(vector, corner, builder.mul(k, row_stride))
+    place = after(vector, target, builder.mul(k, INDEX(2 * vector.count)))
+    for reading, writing in zip(halves(vector, source), halves(vector, place), strict=True):
+        vector.store(vector.load(reading), writing)
+
+
+def _turn_block(vector: Lanes, corner: ir.Value, column_stride: ir.Value, target: ir.Value, k: ir.Value) -> None:
+    """Write rows k … k + lanes of a panel whose columns stand one after the other in memory."""
+    lanes, width = vector.count, INDEX(2 * vector.count)
+    columns = every(vector, after(vector, corner, k), column_stride, 2 * lanes)
+    places = every(vector, after(vector, target, vector.builder.mul(k, width)), width, lanes)
+    for first in (0, lanes):
+        rows = _transposed(vector, [vector.load(column) for column in columns[first : first + lanes]])
+        for row, place in zip(rows, places, strict=True):
+            vector.store(row, after(vector, place, INDEX(first)))
+
+
+def _transposed(vector: Lanes, rows: list[ir.Value]) -> list[ir.Value]:
+    """A square of `lanes` vectors transposed by swapping blocks of half the size, a quarter, … one number."""
+    lanes = range(vector.count)
+    size = len(lanes) // 2
+    while size:
+        low = [len(lanes) + lane - size if lane & size else lane for lane in lanes]
+        high = [len(lanes) + lane if lane & size else lane + size for lane in lanes]
+        for first in (lane for lane in lanes if not lane & size):
+            pair = rows[first], rows[first + size]
+            for place, order in ((first, low), (first + size, high)):
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), order)
+                rows[place] = vector.builder.shuffle_vector(*pair, mask)
+        size //= 2
+    return rows
+
+
+def _gather_row(
+    vector: Lanes, begin: ir.Value, step: ir.Value, filled: ir.Value, target: ir.Value, k: ir.Value
+) -> None:
+    """Write row k of a panel number by number: `filled` numbers, at least one, then zeros."""
+    builder, width = vector.builder, INDEX(2 * vector.count)
+    place = after(vector, target, builder.mul(k, width))
+    with steps(builder, INDEX(0), width, 1) as column:
+        inside = builder.icmp_signed("<", column.counter, filled)
+        known = builder.select(inside, column.counter, INDEX(0))
+        reading = after(vector, begin, builder.mul(known, step))
+        number = builder.load(reading, align=vector.bytes, typ=vector.scalar_type)
+        number = builder.select(inside, number, ir.Constant(vector.scalar_type, 0.0))
+        builder.store(number, after(vector, place, column.counter), align=vector.bytes)

@@ -1,0 +1,131 @@
+"""The register tile: a few rows times a few panels, summed over k in registers, as IR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from llvmlite import ir
+
+from tidegate.compile.llvm.lanes import INDEX, Lanes
+
+UNROLL = 2
+
+
+@dataclass
+class Loop:
+    """A loop's counter and the values it carries; the body puts the next turn's values into `following`."""
+
+    counter: ir.Value
+    carried: list[ir.Value]
+    following: list[ir.Value] = field(default_factory=list)
+
+
+@contextmanager
+def steps(
+    builder: ir.IRBuilder, start: ir.Value, stop: ir.Value, step: int, carried: Sequence[ir.Value] = ()
+) -> Iterator[Loop]:
+    """Loop over `start, start + step, …` while a whole step fits before `stop`.
+
+    After the loop `counter` stands where it ended and `carried` holds what the last turn left.
+    """
+    entry, last = builder.block, builder.sub(stop, INDEX(step))
+    head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    loop = Loop(builder.phi(INDEX), [builder.phi(value.type) for value in carried])
+    phis = [loop.counter, *loop.carried]
+    for phi, value in zip(phis, [start, *carried], strict=True):
+        phi.add_incoming(value, entry)
+    builder.cbranch(builder.icmp_signed("<=", loop.counter, last), body, end)
+    builder.position_at_end(body)
+    yield loop
+    for phi, value in zip(phis, [builder.add(loop.counter, INDEX(step)), *loop.following], strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(end)
+
+
+def after(lanes: Lanes, pointer: ir.Value, offset: ir.Value) -> ir.Value:
+    """Return the address `offset` numbers after `pointer`."""
+    return lanes.builder.gep(pointer, [offset], inbounds=True, source_etype=lanes.scalar_type)
+
+
+def every(lanes: Lanes, pointer: ir.Value, step: ir.Value, count: int) -> list[ir.Value]:
+    """Return `count` addresses from `pointer` on, `step` numbers apart."""
+    found = [pointer]
+    while len(found) < count:
+        found.append(after(lanes, found[-1], step))
+    return found
+
+
+def halves(lanes: Lanes, pointer: ir.Value) -> list[ir.Value]:
+    """Return the addresses of both vectors of a row of a panel."""
+    return every(lanes, pointer, INDEX(lanes.count), 2)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`rows` rows times `panels` panels of 2 · `lanes` columns: 2 · rows · panels accumulators.
+
+    Every tile adds the same terms in the same order with the same fma, so a row's result does not depend on
+    the tile it falls into.
+    """
+
+    lanes: Lanes
+    rows: int
+    panels: int
+
+    def emit(
+        self,
+        rows: list[ir.Value],
+        panels: list[ir.Value],
+        targets: list[ir.Value],
+        depth: ir.Value,
+        accumulate: ir.Value,
+    ) -> None:
+        """Write the sums over k < `depth` to `targets`, row by row; all are addresses where rows and panels begin."""
+        sums = self._start(targets, accumulate)
+        for target, value in zip(targets, self._total(rows, panels, depth, sums), strict=True):
+            self.lanes.store(value, target)
+
+    def _start(self, targets: list[ir.Value], accumulate: ir.Value) -> list[ir.Value]:
+        """Where the sums begin: what `targets` hold if `accumulate`, else zero, and then they are not read."""
+        builder = self.lanes.builder
+        before = builder.block
+        with builder.if_then(accumulate):
+            held = [self.lanes.load(target) for target in targets]
+            reading = builder.block
+        sums = [builder.phi(self.lanes.type) for _ in targets]
+        for phi, value in zip(sums, held, strict=True):
+            phi.add_incoming(self.lanes.const(0.0), before)
+            phi.add_incoming(value, reading)
+        return sums
+
+    def _total(
+        self, rows: list[ir.Value], panels: list[ir.Value], depth: ir.Value, sums: list[ir.Value]
+    ) -> list[ir.Value]:
+        builder = self.lanes.builder
+        with steps(builder, INDEX(0), depth, UNROLL, sums) as loop:
+            loop.following = loop.carried
+            for ahead in range(UNROLL):
+                k = builder.add(loop.counter, INDEX(ahead))
+                loop.following = self._add(rows, panels, k, loop.following)
+        if UNROLL == 1:
+            return loop.carried
+        with steps(builder, loop.counter, depth, 1, loop.carried) as rest:
+            rest.following = self._add(rows, panels, rest.counter, rest.carried)
+        return rest.carried
+
+    def _add(self, rows: list[ir.Value], panels: list[ir.Value], k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        lanes = self.lanes
+        step = lanes.builder.mul(k, INDEX(2 * lanes.count))
+        weights = [lanes.load(half) for panel in panels for half in halves(lanes, after(lanes, panel, step))]
+        following: list[ir.Value] = []
+        for row in rows:
+            number = lanes.builder.load(after(lanes, row, k), align=lanes.bytes, typ=lanes.scalar_type)
+            factor = lanes.splat(number)
+            held = sums[len(following) : len(following) + len(weights)]
+            following += [lanes.fma(factor, weight, value) for weight, value in zip(weights, held, strict=True)]
+        return following
