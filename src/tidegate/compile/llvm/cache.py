@@ -56,7 +56,7 @@ class DiskCache:
             write_atomically(self._path(digest), entry)
             self._evict()
         except OSError as error:
-            _warn_once(f"compiled code is not kept on disk: {error}; try: {FOLDER}=<a folder of yours>")
+            _warn_once(f"{self.folder}: {error.strerror}")
 
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest}{_SUFFIX}"
@@ -99,7 +99,7 @@ def _opened(named: str | None) -> DiskCache | None:
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         danger = str(error)
     if danger:
-        _warn_once(f"compiled code is not kept on disk: {danger}; try: {FOLDER}=<a folder of yours>")
+        _warn_once(danger)
         return None
     return DiskCache(folder)
 
@@ -138,5 +138,7 @@ def _seal(digest: str, content: bytes) -> bytes:
 
 
 @cache
-def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"compiled code is not kept on disk: {reason}; try: {FOLDER}=<a folder of yours>", RuntimeWarning, stacklevel=4
+    )

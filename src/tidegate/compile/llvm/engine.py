@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
+from functools import cache
+from itertools import count
 from time import perf_counter
 
 import llvmlite
@@ -20,6 +23,8 @@ SPEED_LEVEL = 2
 _MAKERS = f"tidegate {__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}, O{SPEED_LEVEL}"
 _DECLARED = re.compile(r'^declare [^@\n]*@"?([^"(\s]+)', re.MULTILINE)
 _in_memory: dict[str, Compiled] = {}
+_symbols: dict[str, int] = {}
+_numbers = count()  # a library's name is never used twice
 
 
 @dataclass(frozen=True)
@@ -33,20 +38,21 @@ class Compiled:
     addresses: dict[str, int]
     seconds: float
     source: str
-    engine: llvm.ExecutionEngine = field(repr=False)
+    library: llvm.ResourceTracker = field(repr=False)
 
 
 def compile_module(text: str, names: Sequence[str], target: Target | None = None) -> Compiled:
     """Return the functions `names` of a module in IR, from memory, from disk or compiled.
 
-    Every other function of the module becomes private to it. Loads and stores must state their alignment.
+    `target`, by default this machine, must be one that this machine can run. Functions that are not named become
+    private. Loads and stores must state their alignment.
     Raises `BackendError` where LLVM refuses the module, it lacks a name or calls what nobody defines.
     """
     target = target or host()
     digest = _digest(text, names, target)
     found = _in_memory.get(digest)
     if found:
-        return Compiled(found.addresses, 0.0, "memory", found.engine)
+        return Compiled(found.addresses, 0.0, "memory", found.library)
     disk = disk_cache()
     code = disk.load(digest) if disk else None
     source, seconds = "disk", 0.0
@@ -56,9 +62,9 @@ def compile_module(text: str, names: Sequence[str], target: Target | None = None
         source, seconds = "compiled", perf_counter() - start
         if disk:
             disk.store(digest, code)
-    engine = _load(code, text, target)
-    addresses = {name: int(engine.get_function_address(name)) for name in names}
-    _in_memory[digest] = Compiled(addresses, seconds, source, engine)
+    library = _load(code, names, text)
+    addresses = {name: int(library[name]) for name in names}
+    _in_memory[digest] = Compiled(addresses, seconds, source, library)
     return _in_memory[digest]
 
 
@@ -81,7 +87,7 @@ def verify(text: str, target: Target) -> None:
 
 def symbol(name: str, address: int) -> None:
     """Let modules that declare the function `name` call what lies at `address`."""
-    llvm.add_symbol(name, address)
+    _symbols[name] = address
 
 
 def _digest(text: str, names: Sequence[str], target: Target) -> str:
@@ -132,16 +138,24 @@ def _hide_others(module: llvm.ModuleRef, names: Sequence[str], title: str) -> No
         defined[name].linkage = "internal"
 
 
-def _load(code: bytes, text: str, target: Target) -> llvm.ExecutionEngine:
-    empty = llvm.parse_assembly(f'target triple = "{target.triple}"')
-    # llvmlite's memory manager puts code and constants side by side, which small relative addresses need.
-    engine = llvm.create_mcjit_compiler(empty, target.machine(), use_lmm=True)
-    for name in _DECLARED.findall(text):
-        # LLVM would end the process.
-        if not name.startswith("llvm.") and llvm.address_of_symbol(name) is None:
-            raise BackendError(
-                f"loading {_title(text)}", expected="functions that somebody defines", got=f"a call of {name!r}"
-            )
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    return engine
+def _load(code: bytes, names: Sequence[str], text: str) -> llvm.ResourceTracker:
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name, address in _symbols.items():
+        library.import_symbol(name, address)
+    for name in names:
+        library.export_symbol(name)
+    try:
+        return library.link(_linker(), f"tidegate{next(_numbers)}")
+    except RuntimeError as error:
+        outside = [name for name in _DECLARED.findall(text) if not name.startswith("llvm.")]
+        raise BackendError(
+            f"loading {_title(text)}",
+            expected=f"definitions of {', '.join(outside) or 'what it calls'}",
+            got=str(error).strip(),
+        ) from None
+
+
+@cache
+def _linker() -> llvm.LLJIT:
+    # JITLink puts code and constants side by side, which small relative addresses need; it does not serve Windows.
+    return llvm.create_lljit_compiler(host().machine(), use_jit_link=os.name == "posix", suppress_errors=True)

@@ -35,13 +35,10 @@ class Target:
         return self.vector_bytes // _REAL_BYTES[real]
 
     def machine(self) -> llvm.TargetMachine:
-        """Return a new LLVM target machine that emits code for this target.
-
-        Code addresses its constants relative to itself, so it may lie anywhere in memory.
-        """
+        """Return a new LLVM target machine that emits code for this target, to lie anywhere in memory."""
         _initialise(_arch(self.triple) == _arch(_triple()))
-        found = llvm.Target.from_triple(self.triple)
-        return found.create_target_machine(self.cpu, self.features, opt=2, reloc="pic", codemodel="small", jit=True)
+        found, model = llvm.Target.from_triple(self.triple), "small" if os.name == "posix" else "large"
+        return found.create_target_machine(self.cpu, self.features, opt=2, reloc="pic", codemodel=model, jit=True)
 
 
 # The plainest machine of each instruction set, best first.
@@ -114,7 +111,7 @@ def _arch(triple: str) -> str:
 
 
 def _triple() -> str:
-    # LLVM's loader reads ELF objects alone on Windows.
+    # LLVM's older loader, the one for Windows, is at home with ELF objects.
     return str(llvm.get_process_triple()) + ("-elf" if os.name == "nt" else "")
 
 
