@@ -29,7 +29,7 @@ _numbers = count()  # a library's name is never used twice
 
 @dataclass(frozen=True)
 class Compiled:
-    """Functions in memory, for as long as this object lives.
+    """Functions in memory, where they stay while the process lives.
 
     `addresses` maps names to where they start; `seconds` is what optimising and emitting took, 0 where kept code
     was found; `source` is "compiled", "disk" or "memory".
@@ -64,8 +64,8 @@ def compile_module(text: str, names: Sequence[str], target: Target | None = None
             disk.store(digest, code)
     library = _load(code, names, text)
     addresses = {name: int(library[name]) for name in names}
-    _in_memory[digest] = Compiled(addresses, seconds, source, library)
-    return _in_memory[digest]
+    # Another thread may have been first: its addresses may be in use and must stay alive.
+    return _in_memory.setdefault(digest, Compiled(addresses, seconds, source, library))
 
 
 def emit_object(text: str, target: Target, names: Sequence[str] | None = None) -> bytes:

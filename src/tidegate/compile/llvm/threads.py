@@ -22,8 +22,8 @@ def run(address: int, argument: int, threads: int) -> None:
 
     Fewer threads may come: one where torch has no OpenMP runtime with GOMP_parallel, and one in a process that was
     forked, where the runtime's threads do not exist and waiting for them would never end. Python's lock is free
-    meanwhile. Give `torch.get_num_threads()` and let threads find no work: a runtime asked for another number than
-    torch asks for ends and starts threads at every change.
+    meanwhile. Give `torch.get_num_threads()` or 1, and let threads find no work: GNU's runtime ends and starts
+    threads whenever the number changes, which costs hundreds of microseconds.
     """
     parallel = _parallel() if threads > 1 and not _forked else None
     if parallel:
