@@ -9,11 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
-from tidegate.compile.llvm.tile import Tile, after, every, halves, steps
-
-# Rows and panels of the tiles, largest first. Few rows take more panels, or each fma would wait for the one before.
-HEIGHTS = (12, 8, 6, 4, 2, 1)
-WIDTHS = (4, 2, 1)
+from tidegate.compile.llvm.tile import Product, after, every, halves, steps, strided
 
 
 def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
@@ -37,20 +33,22 @@ def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
     with steps(builder, INDEX(0), columns, 2 * lanes, [source, panels]) as panel:
         corner, target = panel.carried
         panel.following = [
-            after(vector, corner, builder.mul(column_stride, width)),
+            strided(vector, corner, column_stride, width),
             after(vector, target, panel_stride),
         ]
         with steps(builder, INDEX(0), copied, 1) as row:
             _copy_row(vector, corner, row_stride, target, row.counter)
-        with steps(builder, row.counter, turned, lanes) as block:
-            _turn_block(vector, corner, column_stride, target, block.counter)
+        with steps(builder, row.counter, turned, lanes) as block, steps(builder, INDEX(0), width, lanes) as half:
+            begin = after(vector, strided(vector, corner, half.counter, column_stride), block.counter)
+            place = after(vector, strided(vector, target, block.counter, width), half.counter)
+            _turn_square(vector, begin, column_stride, place)
         with steps(builder, block.counter, depth, 1) as rest:
-            begin = after(vector, corner, builder.mul(rest.counter, row_stride))
+            begin = strided(vector, corner, rest.counter, row_stride)
             _gather_row(vector, begin, column_stride, width, target, rest.counter)
     corner, target = panel.carried
     left = builder.sub(columns, panel.counter)
     with builder.if_then(builder.icmp_signed(">", left, INDEX(0))), steps(builder, INDEX(0), depth, 1) as row:
-        begin = after(vector, corner, builder.mul(row.counter, row_stride))
+        begin = strided(vector, corner, row.counter, row_stride)
         _gather_row(vector, begin, column_stride, left, target, row.counter)
     builder.ret_void()
     return function
@@ -73,35 +71,21 @@ def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> 
     function.attributes.add("noinline")
     rows, depth, a, lda, b, panel_stride, panel_count, c, ldc, panel_step_c, accumulate = function.args
     vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
-    builder, most = vector.builder, 12 if registers >= 32 else 6
-    for height in (height for height in HEIGHTS if height <= most):
-        rest = builder.urem(rows, INDEX(height))
-        done = builder.sub(rows, rest)
-        panel: ir.Value = INDEX(0)
-        for width in (width for width in WIDTHS if width * height <= most):
-            with (
-                steps(builder, panel, panel_count, width) as across,
-                steps(builder, INDEX(0), done, height) as down,
-            ):
-                left = after(vector, a, builder.mul(down.counter, lda))
-                weights = after(vector, b, builder.mul(across.counter, panel_stride))
-                result = after(vector, c, builder.mul(down.counter, ldc))
-                result = after(vector, result, builder.mul(across.counter, panel_step_c))
-                Tile(vector, height, width).emit(
-                    every(vector, left, lda, height),
-                    every(vector, weights, panel_stride, width),
-                    [
-                        half
-                        for row in every(vector, result, ldc, height)
-                        for part in every(vector, row, panel_step_c, width)
-                        for half in halves(vector, part)
-                    ],
-                    depth,
-                    accumulate,
-                )
-            panel = across.counter
-        a, c = after(vector, a, builder.mul(done, lda)), after(vector, c, builder.mul(done, ldc))
-        rows = rest
+    product = Product(vector, a, lda, b, panel_stride, c, ldc, panel_step_c, depth, accumulate)
+    builder, tallest = vector.builder, 12 if registers >= 32 else 6
+    rest = builder.urem(rows, INDEX(tallest))
+    row = builder.sub(rows, rest)
+    with steps(builder, INDEX(0), panel_count, 1) as across, steps(builder, INDEX(0), row, tallest) as down:
+        product.tile(tallest, 1, down.counter, across.counter)
+    for height in (height for height in (8, 4, 2, 1) if height < tallest):
+        here = builder.and_(rest, INDEX(height))
+        with builder.if_then(builder.icmp_signed("!=", here, INDEX(0))):
+            panel: ir.Value = INDEX(0)
+            for width in (width for width in (4, 2, 1) if width * height <= tallest):
+                with steps(builder, panel, panel_count, width) as across:
+                    product.tile(height, width, row, across.counter)
+                panel = across.counter
+        row = builder.add(row, here)
     builder.ret_void()
     return function
 
@@ -116,22 +100,18 @@ def _define(module: ir.Module, name: str, arguments: list[ir.Type], pointers: tu
 
 
 def _copy_row(vector: Lanes, corner: ir.Value, row_stride: ir.Value, target: ir.Value, k: ir.Value) -> None:
-    builder = vector.builder
-    source = after(vector, corner, builder.mul(k, row_stride))
-    place = after(vector, target, builder.mul(k, INDEX(2 * vector.count)))
+    source = strided(vector, corner, k, row_stride)
+    place = strided(vector, target, k, INDEX(2 * vector.count))
     for reading, writing in zip(halves(vector, source), halves(vector, place), strict=True):
         vector.store(vector.load(reading), writing)
 
 
-def _turn_block(vector: Lanes, corner: ir.Value, column_stride: ir.Value, target: ir.Value, k: ir.Value) -> None:
-    """Write rows k … k + lanes of a panel whose columns stand one after the other in memory."""
-    lanes, width = vector.count, INDEX(2 * vector.count)
-    columns = every(vector, after(vector, corner, k), column_stride, 2 * lanes)
-    places = every(vector, after(vector, target, vector.builder.mul(k, width)), width, lanes)
-    for first in (0, lanes):
-        rows = _transposed(vector, [vector.load(column) for column in columns[first : first + lanes]])
-        for row, place in zip(rows, places, strict=True):
-            vector.store(row, after(vector, place, INDEX(first)))
+def _turn_square(vector: Lanes, begin: ir.Value, column_stride: ir.Value, place: ir.Value) -> None:
+    """Write `lanes` numbers of each of `lanes` columns, which stand one after the other in memory, as rows."""
+    lanes = vector.count
+    rows = _transposed(vector, [vector.load(column) for column in every(vector, begin, column_stride, lanes)])
+    for row, target in zip(rows, every(vector, place, INDEX(2 * lanes), lanes), strict=True):
+        vector.store(row, target)
 
 
 def _transposed(vector: Lanes, rows: list[ir.Value]) -> list[ir.Value]:
@@ -155,11 +135,11 @@ def _gather_row(
 ) -> None:
     """Write row k of a panel number by number: `filled` numbers, at least one, then zeros."""
     builder, width = vector.builder, INDEX(2 * vector.count)
-    place = after(vector, target, builder.mul(k, width))
+    place = strided(vector, target, k, width)
     with steps(builder, INDEX(0), width, 1) as column:
         inside = builder.icmp_signed("<", column.counter, filled)
         known = builder.select(inside, column.counter, INDEX(0))
-        reading = after(vector, begin, builder.mul(known, step))
+        reading = strided(vector, begin, known, step)
         number = builder.load(reading, align=vector.bytes, typ=vector.scalar_type)
         number = builder.select(inside, number, ir.Constant(vector.scalar_type, 0.0))
         builder.store(number, after(vector, place, column.counter), align=vector.bytes)

@@ -10,8 +10,6 @@ from llvmlite import ir
 
 from tidegate.compile.llvm.lanes import INDEX, Lanes
 
-UNROLL = 2
-
 
 @dataclass
 class Loop:
@@ -52,6 +50,11 @@ def after(lanes: Lanes, pointer: ir.Value, offset: ir.Value) -> ir.Value:
     return lanes.builder.gep(pointer, [offset], inbounds=True, source_etype=lanes.scalar_type)
 
 
+def strided(lanes: Lanes, pointer: ir.Value, count: ir.Value, step: ir.Value) -> ir.Value:
+    """Return the address `count` steps after `pointer`."""
+    return after(lanes, pointer, lanes.builder.mul(count, step))
+
+
 def every(lanes: Lanes, pointer: ir.Value, step: ir.Value, count: int) -> list[ir.Value]:
     """Return `count` addresses from `pointer` on, `step` numbers apart."""
     found = [pointer]
@@ -66,35 +69,46 @@ def halves(lanes: Lanes, pointer: ir.Value) -> list[ir.Value]:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """`rows` rows times `panels` panels of 2 · `lanes` columns: 2 · rows · panels accumulators.
+class Product:
+    """Rows times packed panels: the arguments of a product, and the tiles that compute a part of it.
 
     Every tile adds the same terms in the same order with the same fma, so a row's result does not depend on
     the tile it falls into.
     """
 
     lanes: Lanes
-    rows: int
-    panels: int
+    left: ir.Value
+    left_step: ir.Value
+    panels: ir.Value
+    panel_stride: ir.Value
+    result: ir.Value
+    result_step: ir.Value
+    result_panel_step: ir.Value
+    depth: ir.Value
+    accumulate: ir.Value
 
-    def emit(
-        self,
-        rows: list[ir.Value],
-        panels: list[ir.Value],
-        targets: list[ir.Value],
-        depth: ir.Value,
-        accumulate: ir.Value,
-    ) -> None:
-        """Write the sums over k < `depth` to `targets`, row by row; all are addresses where rows and panels begin."""
-        sums = self._start(targets, accumulate)
-        for target, value in zip(targets, self._total(rows, panels, depth, sums), strict=True):
-            self.lanes.store(value, target)
+    def tile(self, height: int, width: int, row: ir.Value, panel: ir.Value) -> None:
+        """Compute `height` rows of `width` panels, from `row` and `panel` on, in 2 · height · width registers."""
+        lanes = self.lanes
+        rows = every(lanes, strided(lanes, self.left, row, self.left_step), self.left_step, height)
+        panels = every(lanes, strided(lanes, self.panels, panel, self.panel_stride), self.panel_stride, width)
+        corner = strided(lanes, strided(lanes, self.result, row, self.result_step), panel, self.result_panel_step)
+        targets = [
+            half
+            for line in every(lanes, corner, self.result_step, height)
+            for part in every(lanes, line, self.result_panel_step, width)
+            for half in halves(lanes, part)
+        ]
+        with steps(lanes.builder, INDEX(0), self.depth, 1, self._start(targets)) as loop:
+            loop.following = self._added(rows, panels, loop.counter, loop.carried)
+        for target, value in zip(targets, loop.carried, strict=True):
+            lanes.store(value, target)
 
-    def _start(self, targets: list[ir.Value], accumulate: ir.Value) -> list[ir.Value]:
+    def _start(self, targets: list[ir.Value]) -> list[ir.Value]:
         """Where the sums begin: what `targets` hold if `accumulate`, else zero, and then they are not read."""
         builder = self.lanes.builder
         before = builder.block
-        with builder.if_then(accumulate):
+        with builder.if_then(self.accumulate):
             held = [self.lanes.load(target) for target in targets]
             reading = builder.block
         sums = [builder.phi(self.lanes.type) for _ in targets]
@@ -103,25 +117,9 @@ class Tile:
             phi.add_incoming(value, reading)
         return sums
 
-    def _total(
-        self, rows: list[ir.Value], panels: list[ir.Value], depth: ir.Value, sums: list[ir.Value]
-    ) -> list[ir.Value]:
-        builder = self.lanes.builder
-        with steps(builder, INDEX(0), depth, UNROLL, sums) as loop:
-            loop.following = loop.carried
-            for ahead in range(UNROLL):
-                k = builder.add(loop.counter, INDEX(ahead))
-                loop.following = self._add(rows, panels, k, loop.following)
-        if UNROLL == 1:
-            return loop.carried
-        with steps(builder, loop.counter, depth, 1, loop.carried) as rest:
-            rest.following = self._add(rows, panels, rest.counter, rest.carried)
-        return rest.carried
-
-    def _add(self, rows: list[ir.Value], panels: list[ir.Value], k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-        lanes = self.lanes
-        step = lanes.builder.mul(k, INDEX(2 * lanes.count))
-        weights = [lanes.load(half) for panel in panels for half in halves(lanes, after(lanes, panel, step))]
+    def _added(self, rows: list[ir.Value], panels: list[ir.Value], k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        lanes, width = self.lanes, INDEX(2 * self.lanes.count)
+        weights = [lanes.load(half) for panel in panels for half in halves(lanes, strided(lanes, panel, k, width))]
         following: list[ir.Value] = []
         for row in rows:
             number = lanes.builder.load(after(lanes, row, k), align=lanes.bytes, typ=lanes.scalar_type)
