@@ -163,7 +163,7 @@ class Lanes:
         low = self.builder.select(self.builder.icmp_signed("<", low, INDEX(self.count)), low, INDEX(self.count))
         if self.real == "float":
             low = self.builder.trunc(low, self.integer_type)
-        index = range(self.count) if self.count > 1 else 0
+        index = list(range(self.count)) if self.count > 1 else 0
         return self.builder.icmp_signed("<", ir.Constant(self.bits_type, index), self.splat(low))
 
     def sum(self, value: ir.Value) -> ir.Value:
