@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
@@ -15,6 +16,9 @@ from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
+
+Fill: TypeAlias = float | Callable[[Tensor], Any]
+"""What a parameter starts as: a number, or a function that fills the tensor in place (one that pickles)."""
 
 
 class Cell(Pieces):
@@ -87,7 +91,7 @@ class Cell(Pieces):
             *rates(kind, "recurrent_dropout", recurrent_dropout, 1),
         )
         self._bound = {}
-        self._drawn: dict[str, float | None] = {}
+        self._drawn: dict[str, Fill | None] = {}
         self._placement: dict[str, Any] = {"device": device, "dtype": dtype}
         rows, recurrent_rows = len(self.gates) * hidden_size, len(self._recurrent) * hidden_size
         self.weight_ih = self.own("weight_ih", rows, input_size)
@@ -110,8 +114,8 @@ class Cell(Pieces):
             self.own(f"norm_{name}", self.hidden_size, fill=1.0)
             self.own(f"norm_{name}_bias", self.hidden_size, fill=0.0)
 
-    def own(self, name: str, *shape: int, fill: float | None = None) -> nn.Parameter:
-        """Register a parameter that is U(−1/√H, 1/√H), or `fill`, now and on `reset_parameters`."""
+    def own(self, name: str, *shape: int, fill: Fill | None = None) -> nn.Parameter:
+        """Register a parameter that is U(−1/√H, 1/√H), or what `fill` says, now and on `reset_parameters`."""
         parameter = nn.Parameter(torch.empty(*shape, **self._placement))
         self.register_parameter(name, parameter)
         self._drawn[name] = fill
@@ -175,6 +179,11 @@ class Cell(Pieces):
     def is_lent(self) -> bool:
         """Whether the weights belong to a layer that keeps them under names of its own."""
         return self._lent is not None
+
+    @property
+    def owner(self) -> nn.Module | None:
+        """The layer that the weights belong to, where it is not the cell itself."""
+        return None if self._lent is None else self._lent[0]
 
     def __getattr__(self, name: str) -> Any:
         lent = self.__dict__.get("_lent")
@@ -303,6 +312,8 @@ class Cell(Pieces):
         with torch.no_grad():
             if fill is None:
                 getattr(self, name).uniform_(-bound, bound)
+            elif callable(fill):
+                fill(getattr(self, name))
             else:
                 getattr(self, name).fill_(fill)
 

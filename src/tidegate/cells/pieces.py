@@ -66,9 +66,12 @@ class Pieces(nn.Module):
         """Return the two parts apart: each gate's projected input, and `W_hh h + b_hh` of each recurrent gate."""
         return self.split(x), self._product(h).chunk(len(self._recurrent), -1)
 
-    def recurrent(self, name: str, v: Tensor, *, bias: bool = True) -> Tensor:
-        """Return one gate's product inside the step, `W_hh[name] v + b_hh[name]`, [B, H]."""
-        return self._product(v, self.recurrent_rows(name), bias=bias)
+    def recurrent(self, name: str, v: Tensor, *, bias: bool = True, weight: Tensor | None = None) -> Tensor:
+        """Return one gate's product inside the step, `W_hh[name] v + b_hh[name]`, [B, H].
+
+        `weight` [H, R], a function of parameters, stands in for `W_hh[name]`.
+        """
+        return self._product(v, self.recurrent_rows(name), bias=bias, weight=weight)
 
     def recurrent_bias(self, name: str) -> Tensor | float:
         """Return `b_hh[name]` [H], for a step that must add it apart from the product; 0.0 without bias."""
@@ -84,12 +87,17 @@ class Pieces(nn.Module):
         start = self._recurrent.index(name) * self.hidden_size
         return slice(start, start + self.hidden_size)
 
-    def _product(self, v: Tensor, rows: slice | None = None, *, bias: bool = True) -> Tensor:
+    def _product(
+        self, v: Tensor, rows: slice | None = None, *, bias: bool = True, weight: Tensor | None = None
+    ) -> Tensor:
         mask = self._bound.get("hidden_mask")
         if mask is not None:
             v = v * mask
-        whole = (self.weight_hh, self.bias_hh if bias else None, self.norm_hh if self.layer_norm else None)
-        return self._affine(v, *(whole if rows is None else [p if p is None else p[rows] for p in whole]))
+        whole = (self.bias_hh if bias else None, self.norm_hh if self.layer_norm else None)
+        b, gain = whole if rows is None else [p if p is None else p[rows] for p in whole]
+        if weight is None:
+            weight = self.weight_hh if rows is None else self.weight_hh[rows]
+        return self._affine(v, weight, b, gain)
 
     def _affine(self, v: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> Tensor:
         if gain is None:
