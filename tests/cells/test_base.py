@@ -48,8 +48,8 @@ def test_like_keeps_the_options_and_draws_its_own_weights(name: str) -> None:
     cell = CELLS[name](3, 4, bias=False, dtype=torch.float64)
     other = cell.like(5, 6)
     assert type(other) is type(cell)
-    assert (other.input_size, other.hidden_size, other.bias, other.weight_hh.dtype) == (5, 6, False, torch.float64)
-    assert not torch.equal(cell.like(3, 4).weight_hh, cell.weight_hh)
+    assert (other.input_size, other.hidden_size, other.bias, other.weight_ih.dtype) == (5, 6, False, torch.float64)
+    assert not torch.equal(cell.like(3, 4).weight_ih, cell.weight_ih)
 
 
 def test_like_copies_a_module_given_as_an_option() -> None:

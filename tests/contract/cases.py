@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tidegate.cells import CELLS, Cell
 from tidegate.cells.base import State
+from tidegate.compile import select
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rnn": [
@@ -21,8 +22,22 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"output_size": 2},
     ],
     "lstm": [{"proj_size": 2}],
+    "lstm_peephole": [{"candidate_peephole": True}, {"stop_gradient": True}],
+    "lstm_peephole_full": [{"candidate_peephole": True}],
+    "janet": [{"beta": 0.0}],
+    "ran": [{"output": "identity"}],
+    "indrnn": [{"activation": "tanh"}],
+    "rhn": [{"depth": 1}, {"depth": 3}],
+    "slstm": [{"forget": "exp"}],
+    "t_lstm": [{"discount": "inverse"}],
 }
 """Options to try beside the defaults; every cell is also built without bias."""
+
+CUT = {"lstm_peephole stop_gradient=True"}
+"""Variants whose gradient is not their derivative: their paper cuts it."""
+
+POSITIVE = {"n", "waited"}
+"""States that are sums of positive numbers."""
 
 
 class Mine(Cell):
@@ -85,10 +100,33 @@ def states_of(cell: Cell, state: State) -> tuple[Tensor, ...]:
 
 def random_state(cell: Cell, batch: int) -> State:
     """A state that requires gradients."""
-    dtype = cell.weight_hh.dtype
-    return cell.pack(
-        tuple(torch.randn(batch, size, dtype=dtype).mul_(0.5).requires_grad_() for size in cell.state_sizes)
-    )
+    drawn = []
+    for name, size in zip(cell.states, cell.state_sizes, strict=True):
+        state = torch.randn(batch, size, dtype=cell.weight_ih.dtype).mul_(0.5)
+        drawn.append((state.abs_().add_(0.5) if name in POSITIVE else state).requires_grad_())
+    return cell.pack(tuple(drawn))
+
+
+def beside(cell: Cell, x: Tensor) -> dict[str, Tensor]:
+    """What the cell reads beside `x` [..., I], made from x: cut alike, in the padding where x is."""
+    first = x[..., :1]
+    made = {
+        "elapsed": torch.where(first.isfinite(), first, 0.0).square() + 0.2,
+        "observed": (x > -0.3).to(x.dtype),
+    }
+    return {name: made[name] for name in cell.inputs}
+
+
+def unroll(
+    cell: Cell,
+    x: Tensor,
+    state: State | None = None,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, State]:
+    """`select.unroll`, with what the cell reads beside x."""
+    return select.unroll(cell, x, state, lengths, resets, backend, **beside(cell, x))
 
 
 def some_lengths(batch: int, steps: int) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tidegate.cells import Cell
 from tidegate.compile.call import Call
-from tidegate.compile.select import BACKENDS, unroll
+from tidegate.compile.select import BACKENDS
 from tidegate.errors import BackendError
 
-from .cases import VARIANTS, assert_close, gradients, random_state, some_lengths, states_of
+from .cases import VARIANTS, assert_close, gradients, random_state, some_lengths, states_of, unroll
 
 EVERY = list(itertools.product(VARIANTS, BACKENDS))
 NATIVE = {

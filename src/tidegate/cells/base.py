@@ -352,4 +352,16 @@ def check_size(owner: object, name: str, size: object) -> int:
     return size
 
 
+def choice(owner: object, name: str, given: str, known: tuple[str, ...]) -> str:
+    """Return `given`, or raise `ConfigError` unless it is one of `known`."""
+    if given not in known:
+        raise ConfigError(
+            f"building {type(owner).__name__}",
+            expected=f"{name} to be one of {', '.join(map(repr, known))}",
+            got=repr(given),
+            hint=f"{name}={known[0]!r}",
+        )
+    return given
+
+
 CELLS: Registry[type[Cell]] = Registry("cell")

@@ -52,7 +52,7 @@ class Elman(Cell):
         **options: Any,
     ) -> None:
         super().__init__(input_size, hidden_size, **options)
-        self.f = _activation(activation)
+        self.f = activation_of(type(self).__name__, activation)
         self._name = activation if isinstance(activation, str) else None
         self._output_size = None if output_size is None else check_size(self, "output_size", output_size)
         if output_size is not None:
@@ -85,12 +85,13 @@ class Elman(Cell):
         return kernels.get(self._name or "") if type(self) is Elman and not self.altered else None
 
 
-def _activation(activation: str | Activation) -> Activation:
+def activation_of(owner: str, activation: str | Activation) -> Activation:
+    """Return the function that `activation` names or is, or raise `ConfigError` in the name of `owner`."""
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
     if isinstance(activation, type) or not callable(activation):
         raise ConfigError(
-            "building Elman",
+            f"building {owner}",
             expected="activation to be a name or a function of a tensor",
             got=repr(activation),
             hint=f"one of {', '.join(ACTIVATIONS)}",
