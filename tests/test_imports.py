@@ -54,13 +54,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "typer": ("cli.", "cli/"),
     "click": ("cli.", "cli/"),
     "rich": ("train/progress.",),
+    "jax": ("bench/jax_scan.",),
     # Estimators inherit its conventions; the demo trains on its digits.
     "sklearn": ("estimators.", "estimator_tables.", "demo."),
 }
 ONE_FILE = {
     "accelerate", "triton", "plotly", "torchmetrics", "tokenizers", "soundfile", "librosa",
     "PIL", "optuna", "fastapi", "uvicorn", "websockets", "onnx", "onnxscript", "onnxruntime", "tensorboard",
-    "mlflow",
+    "mlflow", "jax",
 }  # fmt: skip
 # These are imported inside the function that needs them, never while a module loads.
 LAZY = ONE_FILE - {"accelerate"}

@@ -213,6 +213,26 @@ def inspect(
     typer.echo(json.dumps(profile) if as_json else show(profile))
 
 
+@app.command()
+def bench(
+    cells: Annotated[Text, _option("Cells to time, commas between; default all.")] = None,
+    sizes: Annotated[Text, _option("BATCHxUNITS or BATCHxUNITSxSTEPS, commas between; 100 steps unless given.")] = None,
+    backend: Annotated[Text, _option("Backends to time besides the one that is chosen, commas between.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two sizes and few rounds: a look, not a figure.")] = False,
+    threads: Annotated[int, _option("Threads of every candidate.")] = 2,
+    out: Annotated[Path, _option("Folder for bench.json and bench.html.")] = Path("bench-output"),
+    as_json: AsJson = False,
+) -> None:
+    """Time Tidegate's layers beside torch.nn, a PyTorch loop and jax.lax.scan on this machine."""
+    from tidegate.bench.command import bench as measure
+    from tidegate.bench.run import make_plan
+
+    plan = make_plan(cells, sizes, backend, quick=quick, threads=threads)
+    report = measure(plan, out, None if as_json else typer.echo)
+    if as_json:
+        typer.echo(json.dumps(report))
+
+
 def _tell(notes: list[str], silent: bool) -> None:
     if not silent:
         for note in notes:
