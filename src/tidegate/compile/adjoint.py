@@ -1,0 +1,242 @@
+"""The reverse of a step: from the gradients of its new states to those of all it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tidegate.compile.graph import COMPARISONS, COSTLY, LOGIC, REDUCTIONS, Factor, Graph, Node, reachable
+from tidegate.compile.trace import Traced
+
+Contributions = list[tuple[Node, Node]]
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """The gradient of every window of what a step reads, and what a product contributes to its matrix.
+
+    `leaves`: window → gradient. `products`: `(v, gradient of the result, factor)` of each. `saved`: nodes of the
+    forward step that the reverse needs and does not compute again, in order.
+    """
+
+    leaves: dict[Node, Node]
+    products: tuple[tuple[Node, Node, Factor], ...]
+    saved: tuple[Node, ...]
+
+
+def reverse(traced: Traced) -> Adjoint:
+    """Derive the reverse of a traced step, in the graph of the step itself.
+
+    The gradient that reaches new state i is the leaf `grad` (i, 0). Ties of maximum and minimum share their
+    gradient, as in torch.
+    """
+    graph = traced.graph
+    gradients: dict[Node, Node] = {}
+    for index, pieces in enumerate(traced.states):
+        offset = 0
+        for piece in pieces:
+            _add(graph, gradients, piece, graph.node("grad", piece.width, (), (index, offset)))
+            offset += piece.width
+    leaves: dict[Node, Node] = {}
+    products: list[tuple[Node, Node, Factor]] = []
+    norms = _Norms(graph, [n for pieces in traced.states for n in pieces])
+    for node in reversed(norms.order):
+        gradient = gradients.pop(node, None)
+        if node.op == "standardised":
+            contributions = norms.contributions(node, gradient)
+        elif gradient is None:
+            continue
+        elif node.is_leaf:
+            leaves |= {} if node.op in ("const", "share") else {node: gradient}
+            continue
+        else:
+            contributions = _contributions(graph, node, gradient)
+        if node.op == "product" and gradient is not None:
+            products.extend((v, gradient, f) for v, f in zip(node.inputs, node.attributes, strict=True))
+        for target, contribution in contributions:
+            _add(graph, gradients, target, contribution)
+    products = [p for p in products if p[0].op != "const"]
+    return Adjoint(leaves, tuple(products), _choose(leaves, products))
+
+
+def _add(graph: Graph, gradients: dict[Node, Node], target: Node, contribution: Node) -> None:
+    """Add to a target's gradient; what a single number stood for in a wide row is summed first."""
+    if target.width == 1 and contribution.width > 1:
+        contribution = graph.reduce("sum", contribution)
+    known = gradients.get(target)
+    gradients[target] = contribution if known is None else _sum(graph, known, contribution)
+
+
+def _sum(graph: Graph, a: Node, b: Node) -> Node:
+    """Return a + b; products are gathered into one."""
+    if a.op == "product" and b.op == "product":
+        terms = [(v, f) for n in (a, b) for v, f in zip(n.inputs, n.attributes, strict=True)]
+        return graph.product(terms, a.width)
+    if a.op == "add" and b.op == "product":
+        for first, second in (a.inputs, a.inputs[::-1]):
+            if first.op == "product":
+                return graph.add(_sum(graph, first, b), second)
+    if b.op == "add" and a.op == "product":
+        return _sum(graph, b, a)
+    return graph.add(a, b)
+
+
+def _contributions(g: Graph, node: Node, d: Node) -> Contributions:
+    """Return what `node`, whose gradient is `d`, gives each of its inputs."""
+    if node.op == "product":
+        return [
+            (v, g.product([(d, f._replace(turned=not f.turned))], v.width))
+            for v, f in zip(node.inputs, node.attributes, strict=True)
+        ]
+    if node.op in COMPARISONS or node.op in LOGIC or node.op == "stop":
+        return []
+    if node.op in REDUCTIONS:
+        return [(node.inputs[0], d if node.op == "sum" else _share_of_largest(g, node, d))]
+    return RULES[node.op](g, node, d)
+
+
+def _share_of_largest(g: Graph, node: Node, d: Node) -> Node:
+    ties = g.apply("where", g.apply("equal", node.inputs[0], node), g.const(1.0), g.const(0.0))
+    return g.mul(ties, g.div(d, g.reduce("sum", ties)))
+
+
+class _Norms:
+    """The gradients of normalised rows, each of which may stand in several windows.
+
+    `dx = (d − mean(d) − y·mean(d·y)) / deviation` (the derivative of Ba et al. 2016, equation 4): the means are over
+    the whole row, so nothing is given back before the last of a row's windows has its gradient. `order` has all that
+    the windows of a row are made from before any of them.
+    """
+
+    def __init__(self, graph: Graph, roots: Sequence[Node]) -> None:
+        self._graph = graph
+        self._waiting: dict[Sequence[Node], list[Node]] = {}
+        self._ready: dict[Sequence[Node], Contributions] = {}
+        for node in reachable(roots):
+            if node.op == "standardised":
+                self._waiting.setdefault(node.inputs[1:], []).append(node)
+        inputs = {row: [n for window in windows for n in window.inputs] for row, windows in self._waiting.items()}
+        self.order = reachable(roots, lambda n: inputs[n.inputs[1:]] if n.op == "standardised" else n.inputs)
+
+    def contributions(self, node: Node, d: Node | None) -> Contributions:
+        """Take the gradient of one window; return what the row gives its windows' inputs, or nothing yet."""
+        row = node.inputs[1:]
+        ready = self._ready.setdefault(row, [])
+        if d is not None:
+            ready.append((node, d))
+        self._waiting[row].remove(node)
+        return self._whole(ready) if ready and not self._waiting[row] else []
+
+    def _whole(self, windows: Contributions) -> Contributions:
+        g = self._graph
+        share = g.share(windows[0][0].attributes[0])
+        sums = [(g.reduce("sum", d), g.reduce("sum", g.mul(d, y))) for y, d in windows]
+        mean, slope = (g.mul(_total(g, each), share) for each in zip(*sums, strict=True))
+        return [(y.inputs[0], g.mul(g.sub(g.sub(d, mean), g.mul(y, slope)), y.inputs[2])) for y, d in windows]
+
+
+def _total(g: Graph, nodes: Iterable[Node]) -> Node:
+    first, *rest = nodes
+    for node in rest:
+        first = g.add(first, node)
+    return first
+
+
+def _where(g: Graph, node: Node, d: Node) -> Contributions:
+    mask, a, b = node.inputs
+    zero = g.const(0.0)
+    return [(a, g.where(mask, d, zero)), (b, g.where(mask, zero, d))]
+
+
+def _larger(g: Graph, node: Node, d: Node) -> Contributions:
+    """Give the gradient to the input that was chosen, half to each where they tie."""
+    a, b = node.inputs if node.op == "maximum" else node.inputs[::-1]
+    zero, half = g.const(0.0), g.scale(d, 0.5)
+    tie = g.apply("equal", a, b)
+    to_a = g.where(tie, half, g.where(g.apply("less", b, a), d, zero))
+    to_b = g.where(tie, half, g.where(g.apply("less", a, b), d, zero))
+    return [(a, to_a), (b, to_b)]
+
+
+def _abs(g: Graph, node: Node, d: Node) -> Contributions:
+    x = node.inputs[0]
+    zero = g.const(0.0)
+    positive = g.where(g.apply("less", zero, x), d, zero)
+    return [(x, g.where(g.apply("less", x, zero), g.apply("neg", d), positive))]
+
+
+def _div(g: Graph, node: Node, d: Node) -> Contributions:
+    a, b = node.inputs
+    to_a = g.div(d, b)
+    return [(a, to_a), (b, g.apply("neg", g.mul(to_a, node)))]
+
+
+Rule = Callable[[Graph, Node, Node], Contributions]
+
+
+def _unary(slope: Callable[[Graph, Node, Node, Node], Node]) -> Rule:
+    """Make a rule from the gradient of a function of one input, given the input, the result and `d`."""
+    return lambda g, node, d: [(node.inputs[0], slope(g, node.inputs[0], node, d))]
+
+
+RULES: dict[str, Rule] = {
+    "add": lambda _, n, d: [(n.inputs[0], d), (n.inputs[1], d)],
+    "sub": lambda g, n, d: [(n.inputs[0], d), (n.inputs[1], g.apply("neg", d))],
+    "mul": lambda g, n, d: [(n.inputs[0], g.mul(d, n.inputs[1])), (n.inputs[1], g.mul(d, n.inputs[0]))],
+    "div": _div,
+    "where": _where,
+    "maximum": _larger,
+    "minimum": _larger,
+    "abs": _abs,
+    "neg": _unary(lambda g, x, y, d: g.apply("neg", d)),
+    "exp": _unary(lambda g, x, y, d: g.mul(d, y)),
+    "expm1": _unary(lambda g, x, y, d: g.mul(d, g.add(y, g.const(1.0)))),
+    "log": _unary(lambda g, x, y, d: g.div(d, x)),
+    "log1p": _unary(lambda g, x, y, d: g.div(d, g.add(x, g.const(1.0)))),
+    "tanh": _unary(lambda g, x, y, d: g.mul(d, g.sub(g.const(1.0), g.mul(y, y)))),
+    "sigmoid": _unary(lambda g, x, y, d: g.mul(d, g.mul(y, g.sub(g.const(1.0), y)))),
+    "sin": _unary(lambda g, x, y, d: g.mul(d, g.apply("cos", x))),
+    "cos": _unary(lambda g, x, y, d: g.apply("neg", g.mul(d, g.apply("sin", x)))),
+    "erf": _unary(
+        lambda g, x, y, d: g.mul(d, g.scale(g.apply("exp", g.apply("neg", g.mul(x, x))), 1.1283791670955126))
+    ),
+    "sqrt": _unary(lambda g, x, y, d: g.div(g.scale(d, 0.5), y)),
+}
+"""The gradient of every elementwise operation."""
+
+
+def _choose(leaves: dict[Node, Node], products: Iterable[tuple[Node, Node, Factor]]) -> tuple[Node, ...]:
+    """Choose the forward nodes to save: costly ones that are needed, and cheap ones that would need more saved.
+
+    What a product multiplied is saved too: its matrix's gradient is one product over all steps.
+    """
+    products = list(products)
+    roots = [*leaves.values(), *(gradient for _, gradient, _ in products)]
+    backward = _of_gradients(roots)
+    needed = {i: None for node in backward for i in node.inputs if i not in backward}
+    saved = {v: None for v, _, _ in products}
+    saved |= {n: None for n in needed if _is_costly(n) or n.op == "state"}
+    for node in needed:
+        missing = [
+            n for n in reachable([node], lambda n: () if n in saved else n.inputs) if n not in saved and _must_keep(n)
+        ]
+        if missing:
+            saved[node] = None
+    return tuple(saved)
+
+
+def _of_gradients(roots: Iterable[Node]) -> dict[Node, None]:
+    """Return the nodes that a gradient enters, in order."""
+    found: dict[Node, None] = {}
+    for node in reachable(roots):
+        if node.op == "grad" or any(i in found for i in node.inputs):
+            found[node] = None
+    return found
+
+
+def _is_costly(node: Node) -> bool:
+    return node.op in COSTLY or node.op in REDUCTIONS or node.op == "product"
+
+
+def _must_keep(node: Node) -> bool:
+    return _is_costly(node) or node.op == "state"

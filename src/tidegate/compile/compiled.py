@@ -1,0 +1,104 @@
+"""The backend `llvm`: any cell's step, traced and compiled into one native loop, forward and backward."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from tidegate.cells.base import Cell
+from tidegate.compile.call import Call, Refusal, Run
+from tidegate.compile.llvm.host import host
+from tidegate.compile.native import REALS, Native
+from tidegate.compile.operator import NATIVES
+from tidegate.compile.program import program
+from tidegate.compile.trace import Traced, Untraceable, trace
+from tidegate.shapes import zero_padding
+
+Key = tuple[object, ...]
+_TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, str] | Untraceable]] = WeakKeyDictionary()
+_PLAIN = (int, float, bool, str, type(None))
+
+
+def refuses(call: Call) -> Refusal | None:
+    """Return what words the reason why this cannot be compiled, or None when it can."""
+    cell, x = call.cell, call.x
+    if x.device.type != "cpu" or cell.weight_ih.dtype not in REALS:
+        return lambda: (
+            f"kernels are compiled for float32 and float64 on the CPU, got {cell.weight_ih.dtype}, {x.device}"
+        )
+    if torch.is_autocast_enabled("cpu"):
+        return lambda: "compiled kernels do not run under autocast"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return lambda: "torch.func's transforms need operations of torch's own"
+    if call.every_state:
+        return lambda: "the states of every step are kept by the reference"
+    found = _traced(call)
+    if isinstance(found, Untraceable):
+        return lambda: f"{found}; write {found.hint}"
+    return None
+
+
+def unroll(call: Call) -> Run:
+    """Run what `reference.unroll` does as one compiled loop; no second derivative."""
+    found = _traced(call)
+    assert not isinstance(found, Untraceable)
+    traced, key = found
+    cell, lengths = call.cell, call.lengths
+    dtype = cell.weight_ih.dtype
+    x = call.x if lengths is None else zero_padding(call.x, lengths)
+    with cell.bound(call.given.rows):
+        projected = cell.project(x.to(dtype))
+    batch = x.shape[0]
+    needs_fresh = call.states is None or call.resets is not None
+    fresh = cell.unpack(cell.initial_state(batch, device=x.device)) if needs_fresh else ()
+    states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
+    values = traced.hoisted.values(cell)
+    vectors = [values[v].reshape(-1).contiguous() for v in traced.vectors]
+    matrices = [_in_rows(values[m]) for m in traced.matrices]
+    outputs = torch.ops.tidegate.unroll(
+        key,
+        [projected, *(call.given.steps[name] for name in traced.widths if name in call.given.steps)],
+        [call.given.rows[name] for name in traced.widths if name in call.given.rows],
+        [_in_rows(s) for s in states],
+        [_in_rows(s) for s in fresh] if call.resets is not None else [],
+        vectors,
+        matrices,
+        lengths,
+        call.resets,
+        False,
+    )
+    out, *after = outputs[: 1 + len(states)]
+    y = cell.readout(out)
+    if lengths is not None and y is not out:
+        y = zero_padding(y, lengths)
+    return Run(y, tuple(after))
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
+    """Return the cell's trace and the key of its kernels, or why there is none; both are remembered."""
+    cell = call.cell
+    known = _TRACED.setdefault(cell, {})
+    key = _key(call)
+    if key not in known:
+        try:
+            traced = trace(cell, call.given.also(cell.draw(call.x[:1, :1])))
+        except Untraceable as error:
+            known[key] = error
+        else:
+            name = f"{type(cell).__name__}-{len(NATIVES)}"
+            NATIVES[name] = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
+            known[key] = (traced, name)
+    return known[key]
+
+
+def _key(call: Call) -> Key:
+    """Return what a trace depends on beside the cell's class: its plain attributes, the inputs, the number type."""
+    cell = call.cell
+    plain = tuple((n, v) for n, v in vars(cell).items() if isinstance(v, _PLAIN))
+    return (cell.weight_ih.dtype, cell.weight_ih.shape, tuple(call.given.rows), tuple(call.given.steps), plain)

@@ -1,0 +1,319 @@
+"""One stage of a plan as IR: products into tiles, then the elementwise part, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from tidegate.compile.graph import REDUCTIONS, Node
+from tidegate.compile.llvm.elementary import FUNCTIONS
+from tidegate.compile.llvm.frame import Frame
+from tidegate.compile.llvm.lanes import INDEX, Lanes
+from tidegate.compile.llvm.tile import after, steps, strided
+from tidegate.compile.stages import Plan, Stage, Target
+
+LOGIC = {"and": "logical_and", "or": "logical_or", "not": "logical_not"}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the sequence code stands: which step, which states, how many rows are running."""
+
+    item: ir.Value
+    time: ir.Value
+    rows: ir.Value
+    current: Mapping[int, ir.Value]
+    following: Mapping[int, ir.Value]
+
+
+@dataclass(frozen=True)
+class Here:
+    """One vector of one row: the row in scratch and in the caller's memory, the first unit, which lanes are real."""
+
+    row: ir.Value
+    index: ir.Value
+    unit: ir.Value
+    mask: ir.Value
+    whole: ir.Value
+
+
+class Passes:
+    """Writes the stages of one plan. `scratch` gives the address of a buffer of the thread's own, by name.
+
+    `outputs`: the buffer of what a state gives out (forward), or of its gradient (backward). `partial` are the targets
+    whose windows overlap or leave gaps: they start from zero and are added to. `saved` nodes are read, by number.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        frame: Frame,
+        plan: Plan,
+        product: ir.Function,
+        scratch: Callable[[tuple[Any, ...]], ir.Value],
+        outputs: Mapping[int, tuple[str, int]],
+        partial: frozenset[tuple[str, int | str]],
+        saved: Mapping[Node, int],
+    ) -> None:
+        self.lanes = lanes
+        self.builder = lanes.builder
+        self.frame = frame
+        self.plan = plan
+        self.product = product
+        self.scratch = scratch
+        self.outputs = outputs
+        self.partial = partial
+        self.saved = saved
+        self.numbers = {node: number for number, node in enumerate(plan.scratch)}
+
+    def emit(self, stage: Stage, at: Moment, table: ir.Value) -> None:
+        """Write one stage."""
+        b, frame = self.builder, self.frame
+        width, block = frame.number(stage.width), frame.index("block")
+        for node in stage.reductions:
+            with steps(b, INDEX(0), at.rows, 1) as row:
+                self.lanes.store(self._neutral(node), self._sums(node, row.counter))
+        blocks = b.udiv(b.add(width, b.sub(block, INDEX(1))), block)
+        with steps(b, INDEX(0), blocks, 1) as turn:
+            first = b.mul(turn.counter, block)
+            left = b.sub(width, first)
+            units = b.select(b.icmp_signed("<", left, block), left, block)
+            for node in stage.products:
+                self._multiply(node, at, first, units)
+            with steps(b, INDEX(0), at.rows, 1) as row:
+                index = b.load(b.gep(table, [row.counter], source_etype=INDEX), align=8, typ=INDEX)
+                end = b.add(units, INDEX(self.lanes.count - 1))
+                with steps(b, INDEX(0), end, self.lanes.count) as vector:
+                    unit = b.add(first, vector.counter)
+                    real = b.sub(width, unit)
+                    whole = b.icmp_signed(">=", real, INDEX(self.lanes.count))
+                    here = Here(row.counter, index, unit, self.lanes.first(real), whole)
+                    _Body(self, stage, at, here, vector.counter).emit()
+        for node in stage.reductions:
+            with steps(b, INDEX(0), at.rows, 1) as row:
+                sums = self.lanes.load(self._sums(node, row.counter))
+                folded = self.lanes.sum(sums) if node.op == "sum" else self.lanes.maximum_of(sums)
+                self.lanes.store(self.lanes.splat(folded), self.kept(node, row.counter, INDEX(0)))
+
+    def stride(self, node: Node) -> ir.Value:
+        """Return how far apart rows of a node's width stand in scratch."""
+        return self.frame.index("stride", node.width)
+
+    def kept(self, node: Node, row: ir.Value, unit: ir.Value) -> ir.Value:
+        """Return where unit `unit` of a kept node stands in scratch."""
+        base = self.scratch(("kept", self.numbers[node], node.width))
+        return after(self.lanes, strided(self.lanes, base, row, self.stride(node)), unit)
+
+    def sum_into(self, node: Node, here: Here, value: ir.Value) -> None:
+        """Add a vector to a reduction."""
+        place = self._sums(node, here.row)
+        kept = self.lanes.select(here.mask, value, self._neutral(node))
+        join = self.lanes.add if node.op == "sum" else self.lanes.maximum
+        self.lanes.store(join(self.lanes.load(place), kept), place)
+
+    def _sums(self, node: Node, row: ir.Value) -> ir.Value:
+        base = self.scratch(("sums", self.numbers[node], self.lanes.count))
+        return strided(self.lanes, base, row, INDEX(self.lanes.count))
+
+    def _neutral(self, node: Node) -> ir.Value:
+        return self.lanes.const(0.0 if node.op == "sum" else float("-inf"))
+
+    def tile(self, node: Node, row: ir.Value, unit: ir.Value) -> ir.Value:
+        """Return where the product of this block of units stands."""
+        base = self.scratch(("tile", self.plan.products.index(node), "block"))
+        return after(self.lanes, strided(self.lanes, base, row, self.frame.index("block")), unit)
+
+    def _multiply(self, node: Node, at: Moment, first: ir.Value, units: ir.Value) -> None:
+        b, panel = self.builder, INDEX(2 * self.lanes.count)
+        panels = b.udiv(b.add(units, b.sub(panel, INDEX(1))), panel)
+        for term, (v, _) in enumerate(zip(node.inputs, node.attributes, strict=True)):
+            depth = self.frame.number(v.width)
+            rows = self._rows(v, at)
+            begin = after(self.lanes, self.frame.pointer("panels", self.plan.products.index(node), term),
+                          b.mul(first, depth))  # fmt: skip
+            arguments = [at.rows, depth, rows, self._row_stride(v), begin, b.mul(depth, panel), panels,
+                         self.tile(node, INDEX(0), INDEX(0)), self.frame.index("block"), panel,
+                         ir.IntType(1)(term > 0)]  # fmt: skip
+            b.call(self.product, arguments)
+
+    def _rows(self, v: Node, at: Moment) -> ir.Value:
+        if v in self.numbers:
+            return self.kept(v, INDEX(0), INDEX(0))
+        index, offset = v.attributes
+        return after(self.lanes, at.current[index], self.frame.number(offset))
+
+    def _row_stride(self, v: Node) -> ir.Value:
+        return self.stride(v) if v in self.numbers else self.frame.index("state_stride", v.attributes[0])
+
+    def outside(self, kind: str, name: int | str, here: Here, time: ir.Value, item: ir.Value) -> ir.Value:
+        """Return where a row of one of the caller's buffers begins, at this step."""
+        base = self.frame.pointer("buffer", kind, name)
+        if kind == "shared":
+            return base
+        at = item if kind == "shared_gradient" else here.index
+        row = strided(self.lanes, base, at, self.frame.index("row_stride", kind, name))
+        still = kind in ("row", "shared_gradient")
+        return row if still else strided(self.lanes, row, time, self.frame.index("step_stride", kind, name))
+
+
+class _Body:
+    """The elementwise part of a stage on one vector."""
+
+    def __init__(self, passes: Passes, stage: Stage, at: Moment, here: Here, in_block: ir.Value) -> None:
+        self.p = passes
+        self.lanes = passes.lanes
+        self.builder = passes.builder
+        self.stage = stage
+        self.at = at
+        self.here = here
+        self.in_block = in_block
+        self.values: dict[Node, ir.Value] = {}
+        self.writes: list[tuple[ir.Value, ir.Value]] = []
+
+    def emit(self) -> None:
+        for node in self.stage.products:
+            self.values[node] = self.lanes.load(self.p.tile(node, self.here.row, self.in_block))
+        for node in self.stage.nodes:
+            self.values[node] = self._compute(node)
+        for node in self.stage.reductions:
+            self.p.sum_into(node, self.here, self._number(node.inputs[0]))
+        for node in self.stage.kept:
+            if node.op not in REDUCTIONS:
+                self.lanes.store(self._number(node), self.p.kept(node, self.here.row, self.here.unit))
+        for node, target in self.stage.stores:
+            self._store(self._number(node), target)
+        self._finish()
+
+    def _compute(self, node: Node) -> ir.Value:
+        lanes = self.lanes
+        if node.op == "where":
+            mask, a, b = node.inputs
+            return lanes.select(self._mask(mask), self._number(a), self._number(b))
+        if node.op in LOGIC:
+            return getattr(lanes, LOGIC[node.op])(*(self._mask(i) for i in node.inputs))
+        values = [self._number(i) for i in node.inputs]
+        if node.op == "stop":
+            return values[0]
+        if node.op == "standardised":
+            return lanes.mul(lanes.sub(values[0], values[1]), values[2])
+        if node.op in FUNCTIONS:
+            return FUNCTIONS[node.op](lanes, *values)
+        return getattr(lanes, node.op)(*values)
+
+    def _number(self, node: Node) -> ir.Value:
+        """Return a node's value as numbers, masks as 1 and 0."""
+        value = self._value(node)
+        if node.is_mask and value.type == self.lanes.mask_type:
+            return self.lanes.select(value, self.lanes.const(1.0), self.lanes.const(0.0))
+        return value
+
+    def _mask(self, node: Node) -> ir.Value:
+        value = self._value(node)
+        return value if value.type == self.lanes.mask_type else self.lanes.not_equal(value, self.lanes.const(0.0))
+
+    def _value(self, node: Node) -> ir.Value:
+        if node not in self.values:
+            self.values[node] = self._read(node)
+        return self.values[node]
+
+    def _read(self, node: Node) -> ir.Value:
+        if node.op == "const":
+            return self.lanes.const(node.attributes[0])
+        if node.op == "share":
+            width = self.builder.sitofp(self.p.frame.number(node.attributes[0]), self.lanes.scalar_type)
+            one = ir.Constant(self.lanes.scalar_type, 1.0)
+            return self.lanes.splat(self.builder.fdiv(one, width))
+        wide = node.width == self.stage.width
+        unit = self.here.unit if wide else INDEX(0)
+        place = self._place(node, unit)
+        if place is not None:
+            return self.lanes.load(place) if wide else self._splat(place)
+        if node.op == "grad":
+            return self._gradient(node, unit, wide)
+        return self._outside(*self._buffer(node), unit, wide)
+
+    def _place(self, node: Node, unit: ir.Value) -> ir.Value | None:
+        """Return where in scratch a node stands, if it does."""
+        p = self.p
+        if node in p.plan.views:
+            product, offset = p.plan.views[node]
+            return p.kept(product, self.here.row, self.builder.add(unit, p.frame.number(offset)))
+        if node in p.numbers and node not in self.stage.kept:
+            return p.kept(node, self.here.row, unit)
+        if node.op == "state" and node.attributes[0] in self.at.current and not self._is_saved(node):
+            index, offset = node.attributes
+            return self._state(self.at.current[index], index, offset, unit)
+        return None
+
+    def _is_saved(self, node: Node) -> bool:
+        return node in self.p.saved
+
+    def _state(self, base: ir.Value, index: int, offset: int, unit: ir.Value) -> ir.Value:
+        row = strided(self.lanes, base, self.here.row, self.p.frame.index("state_stride", index))
+        return after(self.lanes, row, self.builder.add(unit, self.p.frame.number(offset)))
+
+    def _buffer(self, node: Node) -> tuple[str, int | str, int]:
+        if self._is_saved(node):
+            return ("saved", self.p.saved[node], 0)
+        name, offset = node.attributes
+        return (node.op, name, offset)
+
+    def _outside(self, kind: str, name: int | str, offset: int, unit: ir.Value, wide: bool) -> ir.Value:
+        row = self.p.outside(kind, name, self.here, self.at.time, self.at.item)
+        place = after(self.lanes, row, self.builder.add(unit, self.p.frame.number(offset)))
+        return self.lanes.masked_load(place, self.here.mask) if wide else self._splat(place)
+
+    def _gradient(self, node: Node, unit: ir.Value, wide: bool) -> ir.Value:
+        """Return the gradient that reaches a new state: from later steps, and from what was given out."""
+        index, offset = node.attributes
+        place = self._state(self.at.current[index], index, offset, unit)
+        value = self.lanes.load(place) if wide else self._splat(place)
+        if index in self.p.outputs:
+            value = self.lanes.add(value, self._outside(*self.p.outputs[index], offset, unit, wide))
+        return value
+
+    def _splat(self, place: ir.Value) -> ir.Value:
+        scalar = self.builder.load(place, align=self.lanes.bytes, typ=self.lanes.scalar_type)
+        return self.lanes.splat(scalar)
+
+    def _store(self, value: ir.Value, target: Target) -> None:
+        kind, name, offset = target
+        added = (kind, name) in self.p.partial
+        if kind == "state":
+            assert isinstance(name, int)
+            place = self._state(self.at.following[name], name, offset, self.here.unit)
+            self._write(value, place, added, padded=not added)
+            if name in self.p.outputs and self.p.outputs[name][0] == "out":
+                self._put(value, *self.p.outputs[name], offset, False)
+        else:
+            self._put(value, kind, name, offset, added or kind == "shared_gradient")
+
+    def _put(self, value: ir.Value, kind: str, name: int | str, offset: int, added: bool) -> None:
+        row = self.p.outside(kind, name, self.here, self.at.time, self.at.item)
+        place = after(self.lanes, row, self.builder.add(self.here.unit, self.p.frame.number(offset)))
+        self._write(value, place, added, padded=False)
+
+    def _write(self, value: ir.Value, place: ir.Value, added: bool, padded: bool) -> None:
+        """Write a vector: over the end of the row where it is padded, else its real lanes."""
+        if padded:
+            self.lanes.store(value, place)
+        elif added:
+            value = self.lanes.add(self.lanes.masked_load(place, self.here.mask), value)
+            self.lanes.masked_store(value, place, self.here.mask)
+        else:
+            self.writes.append((value, place))
+
+    def _finish(self) -> None:
+        """Write what goes to the caller's memory, whole vectors without a mask: a masked store is slow on AVX2."""
+        if not self.writes:
+            return
+        with self.builder.if_else(self.here.whole) as (whole, part):
+            with whole:
+                for value, place in self.writes:
+                    self.lanes.store(value, place)
+            with part:
+                for value, place in self.writes:
+                    self.lanes.masked_store(value, place, self.here.mask)

@@ -1,0 +1,466 @@
+"""The linear recurrence `h_t = a_t⊙h_{t-1} + b_t` and its derivative as IR: one pass over time each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.tile import Loop, after, steps, strided
+
+Values = list[ir.Value]
+BYTE = ir.IntType(8)
+WIDTHS = (8, 2)
+LINE_BYTES = 64
+
+FIELDS = (
+    *("next", "never", "rows", "steps", "channels", "chunk_steps", "chunks", "block", "stretch", "lengths", "resets"),
+    *("a", "a_row", "a_step", "b", "b_row", "b_step", "dh", "dh_row", "dh_step", "h", "h_row", "h_step"),
+    *("h0", "h0_row", "fresh", "fresh_row", "da", "da_row", "da_step", "db", "db_row", "db_step"),
+    *("dfresh", "state", "factor"),
+)
+"""The argument block, 64-bit integers: sizes and strides in numbers, addresses in bytes, 0 for a tensor that is not.
+
+`next` is the address of a zero that the threads count tasks with, `never` is 0.
+"""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some channels of one row: `width` vectors side by side, the last of them masked if need be.
+
+    A complex number's imaginary part stands `apart` channels behind its real one; values are listed real parts
+    first.
+    """
+
+    lanes: Lanes
+    width: int
+    mask: ir.Value | None
+    apart: ir.Value | None
+    streaming: object
+
+    def _places(self, pointer: ir.Value) -> Values:
+        parts = [pointer] if self.apart is None else [pointer, after(self.lanes, pointer, self.apart)]
+        return [after(self.lanes, part, INDEX(w * self.lanes.count)) for part in parts for w in range(self.width)]
+
+    @property
+    def fills_lines(self) -> bool:
+        return self.width * self.lanes.count * self.lanes.bytes >= LINE_BYTES
+
+    def load(self, pointer: ir.Value) -> Values:
+        if self.mask is None:
+            return [self.lanes.load(place) for place in self._places(pointer)]
+        return [self.lanes.masked_load(place, self.mask) for place in self._places(pointer)]
+
+    def store(self, values: Values, pointer: ir.Value, past_cache: bool = False) -> None:
+        for value, place in zip(values, self._places(pointer), strict=True):
+            if self.mask is not None:
+                self.lanes.masked_store(value, place, self.mask)
+            elif past_cache and self.streaming is not None and self.fills_lines:
+                stored = self.lanes.builder.store(value, place, align=self.lanes.bytes * self.lanes.count)
+                stored.set_metadata("nontemporal", self.streaming)
+            else:
+                self.lanes.store(value, place)
+
+    def zeros(self) -> Values:
+        return [self.lanes.const(0.0)] * (self.width * (1 if self.apart is None else 2))
+
+    def ones(self) -> Values:
+        real = [self.lanes.const(1.0)] * self.width
+        return real if self.apart is None else real + [self.lanes.const(0.0)] * self.width
+
+    def plus(self, x: Values, y: Values) -> Values:
+        return [self.lanes.add(*pair) for pair in zip(x, y, strict=True)]
+
+    def fma(self, x: Values, y: Values, z: Values) -> Values:
+        """x·y + z."""
+        if self.apart is None:
+            return [self.lanes.fma(*each) for each in zip(x, y, z, strict=True)]
+        (xr, xi), (yr, yi), (zr, zi) = map(self._parts, (x, y, z))
+        minus = [self.lanes.neg(v) for v in xi]
+        return self._fma(minus, yi, self._fma(xr, yr, zr)) + self._fma(xi, yr, self._fma(xr, yi, zi))
+
+    def times_conjugate(self, x: Values, y: Values) -> Values:
+        """conj(x)·y."""
+        if self.apart is None:
+            return [self.lanes.builder.fmul(*pair) for pair in zip(x, y, strict=True)]
+        (xr, xi), (yr, yi) = map(self._parts, (x, y))
+        minus = [self.lanes.neg(v) for v in xi]
+        return self._fma(xi, yi, self._times(xr, yr)) + self._fma(minus, yr, self._times(xr, yi))
+
+    def _parts(self, x: Values) -> tuple[Values, Values]:
+        return x[: self.width], x[self.width :]
+
+    def _fma(self, x: Values, y: Values, z: Values) -> Values:
+        return [self.lanes.fma(*each) for each in zip(x, y, z, strict=True)]
+
+    def _times(self, x: Values, y: Values) -> Values:
+        return [self.lanes.builder.fmul(*pair) for pair in zip(x, y, strict=True)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a module is made for: numbers, and whether large results go past the cache (aligned to its lines)."""
+
+    real: str
+    lanes: int
+    is_complex: bool
+    streaming: bool
+
+    @property
+    def name(self) -> str:
+        return f"recurrence_{self.real}{'_complex' if self.is_complex else ''}{'_streaming' if self.streaming else ''}"
+
+
+class Pass:
+    """One pass over time as the function `void f(i64 *arguments)`, which every thread runs until no task is left.
+
+    A task is a block of channels of one chunk of one row. It goes through time in stretches, and in each through
+    its channels tile by tile, so that memory is read nearly in order. What a tile carries from step to step stays
+    in registers within a stretch, and in buffers [rows, chunks, channels] between them.
+    """
+
+    backwards = False
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    carries: tuple[str, ...]
+
+    def __init__(self, kind: Kind, function: ir.Function, search: ir.Function) -> None:
+        self.kind = kind
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.lanes = Lanes(self.builder, kind.real, kind.lanes)
+        self.block = function.args[0]
+        self.search = search
+        self.past_cache = function.module.add_metadata([ir.IntType(32)(1)]) if kind.streaming else None
+
+    def __getitem__(self, field: str) -> ir.Value:
+        return self.fields[field]
+
+    def define(self) -> None:
+        builder = self.builder
+        self.fields = {name: self._argument(place) for place, name in enumerate(FIELDS)}
+        counter = builder.inttoptr(self["next"], POINTER)
+        blocks = self._pieces(self["channels"], self["block"])
+        tasks = builder.mul(blocks, builder.mul(self["rows"], self["chunks"]))
+
+        def fetch() -> ir.Value:
+            return builder.atomic_rmw("add", counter, INDEX(1), "monotonic")
+
+        with turns(builder, fetch(), lambda task: builder.icmp_signed("<", task, tasks)) as loop:
+            self._task(builder.sdiv(loop.counter, blocks), builder.srem(loop.counter, blocks))
+            loop.following = [fetch()]
+        if self.past_cache is not None:
+            builder.fence("seq_cst")
+        builder.ret_void()
+
+    def _argument(self, place: int) -> ir.Value:
+        return self.builder.load(self.builder.gep(self.block, [INDEX(place)], source_etype=INDEX), align=8, typ=INDEX)
+
+    def _pieces(self, whole: ir.Value, piece: ir.Value) -> ir.Value:
+        return self.builder.sdiv(self.builder.sub(self.builder.add(whole, piece), INDEX(1)), piece)
+
+    def _task(self, cell: ir.Value, block: ir.Value) -> None:
+        builder = self.builder
+        self.cell = cell
+        self.row = builder.sdiv(cell, self["chunks"])
+        start = builder.mul(builder.srem(cell, self["chunks"]), self["chunk_steps"])
+        whole = self._least(builder.add(start, self["chunk_steps"]), self["steps"])
+        stop = self._most(start, self._least(whole, self._length()))
+        first = builder.mul(block, self["block"])
+        last = self._least(builder.add(first, self["block"]), self["channels"])
+        turns_ = self._pieces(builder.sub(stop, start), self["stretch"])
+        with steps(builder, INDEX(0), turns_, 1) as loop:
+            count = builder.sub(builder.sub(turns_, loop.counter), INDEX(1)) if self.backwards else loop.counter
+            low = builder.add(start, builder.mul(count, self["stretch"]))
+            high = self._least(builder.add(low, self["stretch"]), stop)
+            self._tiles(first, last, lambda tile, c: self._walk(tile, c, low, high))
+        if self.writes:
+            with steps(builder, stop, whole, 1) as padding:
+                self._tiles(first, last, lambda tile, c: self._clear(tile, c, padding.counter))
+
+    def _length(self) -> ir.Value:
+        """This row's length, or all steps where there are no lengths."""
+        builder = self.builder
+        known = builder.icmp_signed("!=", self["lengths"], INDEX(0))
+        place = builder.select(
+            known, builder.add(self["lengths"], builder.mul(self.row, INDEX(8))), self._place("steps")
+        )
+        return builder.load(builder.inttoptr(place, POINTER), align=8, typ=INDEX)
+
+    def _place(self, field: str) -> ir.Value:
+        return self.builder.ptrtoint(
+            self.builder.gep(self.block, [INDEX(FIELDS.index(field))], source_etype=INDEX), INDEX
+        )
+
+    def _least(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
+
+    def _most(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_signed(">", x, y), x, y)
+
+    def _tiles(self, first: ir.Value, last: ir.Value, emit: Callable[[Tile, ir.Value], None]) -> None:
+        """Cover the channels from `first` to `last` with the widest tiles that fit."""
+        builder, apart = self.builder, self["channels"] if self.kind.is_complex else None
+        channel = first
+        for width in WIDTHS:
+            width //= 2 if self.kind.is_complex else 1
+            with steps(builder, channel, last, width * self.kind.lanes) as across:
+                emit(Tile(self.lanes, width, None, apart, self.past_cache), across.counter)
+            channel = across.counter
+        with turns(builder, channel, lambda c: builder.icmp_signed("<", c, last)) as rest:
+            left = builder.sub(last, rest.counter)
+            emit(Tile(self.lanes, 1, self.lanes.first(left), apart, None), rest.counter)
+            rest.following = [builder.add(rest.counter, INDEX(self.kind.lanes))]
+
+    def _walk(self, tile: Tile, channel: ir.Value, low: ir.Value, high: ir.Value) -> None:
+        """Go from `low` to `high`, or back, in segments that begin where the state is reset."""
+        builder = self.builder
+        resets = builder.add(self["resets"], builder.mul(self.row, self["steps"]))
+        known = builder.icmp_signed("!=", self["resets"], INDEX(0))
+        resets = builder.inttoptr(builder.select(known, resets, INDEX(0)), POINTER)
+        going = ("<", high) if not self.backwards else (">", low)
+        with turns(
+            builder, high if self.backwards else low, lambda t: builder.icmp_signed(going[0], t, going[1])
+        ) as walk:
+            here = walk.counter
+            other = builder.call(self.search, [resets, here, low if self.backwards else high])
+            begin, end = (other, here) if self.backwards else (here, other)
+            place = builder.select(known, builder.add(builder.ptrtoint(resets, INDEX), begin), self._place("never"))
+            flag = builder.load(builder.inttoptr(place, POINTER), align=1, typ=BYTE)
+            self.segment(tile, channel, begin, end, builder.icmp_signed("!=", flag, BYTE(0)))
+            walk.following = [other]
+
+    def _clear(self, tile: Tile, channel: ir.Value, step: ir.Value) -> None:
+        for name in self.writes:
+            tile.store(tile.zeros(), self.at(name, step, channel), past_cache=True)
+
+    def at(self, name: str, step: ir.Value, channel: ir.Value) -> ir.Value:
+        """The address of [row, step, channel] of the tensor `name`."""
+        builder = self.builder
+        offset = builder.add(builder.mul(self.row, self[f"{name}_row"]), builder.mul(step, self[f"{name}_step"]))
+        return self._offset(name, builder.add(offset, channel))
+
+    def kept(self, name: str, channel: ir.Value) -> ir.Value:
+        """The address of [row, chunk, channel] of the buffer `name`."""
+        width = self["channels"] if not self.kind.is_complex else self.builder.shl(self["channels"], INDEX(1))
+        return self._offset(name, self.builder.add(self.builder.mul(self.cell, width), channel))
+
+    def of_row(self, name: str, channel: ir.Value) -> ir.Value:
+        """The address of [row, channel] of the tensor `name`."""
+        return self._offset(name, self.builder.add(self.builder.mul(self.row, self[f"{name}_row"]), channel))
+
+    def _offset(self, name: str, offset: ir.Value) -> ir.Value:
+        return after(self.lanes, self.builder.inttoptr(self[name], POINTER), offset)
+
+    def over_time(
+        self,
+        begin: ir.Value,
+        end: ir.Value,
+        channel: ir.Value,
+        carried: Sequence[Values],
+        turn: Callable[[dict[str, ir.Value], list[Values], ir.Value], list[Values]],
+    ) -> list[Values]:
+        """Loop over the steps of a segment, with addresses that move along and the values carried."""
+        builder, names = self.builder, (*self.reads, *self.writes)
+        first = builder.sub(end, INDEX(1)) if self.backwards else begin
+        flat = [value for values in carried for value in values]
+        with steps(
+            builder, INDEX(0), builder.sub(end, begin), 1, [*(self.at(n, first, channel) for n in names), *flat]
+        ) as loop:
+            places = dict(zip(names, loop.carried, strict=False))
+            found = turn(places, _grouped(loop.carried[len(names) :], carried), loop.counter)
+            moved = []
+            for name, place in places.items():
+                step = self[f"{name}_step"]
+                moved.append(after(self.lanes, place, builder.neg(step) if self.backwards else step))
+            loop.following = [*moved, *(value for values in found for value in values)]
+        return _grouped(loop.carried[len(names) :], carried)
+
+    def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
+        raise NotImplementedError
+
+
+class Forward(Pass):
+    """`h_t = a_t⊙h_{t-1} + b_t`."""
+
+    reads, writes, carries = ("a", "b"), ("h",), ("state",)
+
+    def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
+        builder, state = self.builder, self.kept("state", channel)
+        before = tile.load(builder.select(reset, self.of_row("fresh", channel), state))
+
+        def turn(at: dict[str, ir.Value], carried: list[Values], _: ir.Value) -> list[Values]:
+            h = tile.fma(tile.load(at["a"]), carried[0], tile.load(at["b"]))
+            tile.store(h, at["h"], past_cache=True)
+            return [h]
+
+        (last,) = self.over_time(begin, end, channel, [before], turn)
+        tile.store(last, state)
+
+
+class ForwardChunk(Pass):
+    """What a chunk does to the state before it, `h_end = factor⊙h_before + state`: both buffers, started as 1 and 0."""
+
+    reads, writes, carries = ("a", "b"), (), ("state", "factor")
+
+    def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
+        builder, places = self.builder, [self.kept(name, channel) for name in self.carries]
+        state = tile.load(builder.select(reset, self.of_row("fresh", channel), places[0]))
+        factor = [builder.select(reset, self.lanes.const(0.0), v) for v in tile.load(places[1])]
+
+        def turn(at: dict[str, ir.Value], carried: list[Values], _: ir.Value) -> list[Values]:
+            a = tile.load(at["a"])
+            return [tile.fma(a, carried[0], tile.load(at["b"])), tile.fma(a, carried[1], tile.zeros())]
+
+        for values, place in zip(self.over_time(begin, end, channel, [state, factor], turn), places, strict=True):
+            tile.store(values, place)
+
+
+class Backward(Pass):
+    """`g_t = dh_t + conj(a_{t+1})⊙g_{t+1}`, `db = g`, `da_t = conj(h_{t-1})⊙g_t`; `state` becomes the gradient of h0."""
+
+    backwards = True
+    reads, writes, carries = ("a", "dh", "h"), ("da", "db"), ("state",)
+
+    def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
+        builder, state = self.builder, self.kept("state", channel)
+        whole = builder.icmp_signed("==", begin, INDEX(0))
+        first = builder.select(whole, self.of_row("h0", channel), self.at("h", builder.sub(begin, INDEX(1)), channel))
+        first = builder.select(reset, self.of_row("fresh", channel), first)
+        last = builder.sub(builder.sub(end, begin), INDEX(1))
+
+        def turn(at: dict[str, ir.Value], carried: list[Values], count: ir.Value) -> list[Values]:
+            g = tile.plus(tile.load(at["dh"]), carried[0])
+            tile.store(g, at["db"], past_cache=True)
+            before = after(self.lanes, at["h"], builder.neg(self["h_step"]))
+            h = tile.load(builder.select(builder.icmp_signed("==", count, last), first, before))
+            da = tile.times_conjugate(h, g)
+            rest = self.gradient_of_a(tile, da, at, carried)
+            return [tile.times_conjugate(tile.load(at["a"]), g), *rest]
+
+        carried = self.over_time(begin, end, channel, [tile.load(state), *self.sums(tile)], turn)
+        with builder.if_then(reset):
+            place = self.kept("dfresh", channel)
+            tile.store(tile.plus(tile.load(place), carried[0]), place)
+        tile.store([builder.select(reset, self.lanes.const(0.0), v) for v in carried[0]], state)
+        self.finish(tile, carried, channel)
+
+    def sums(self, tile: Tile) -> list[Values]:  # noqa: ARG002
+        return []
+
+    def gradient_of_a(self, tile: Tile, da: Values, at: dict[str, ir.Value], carried: list[Values]) -> list[Values]:  # noqa: ARG002
+        tile.store(da, at["da"], past_cache=True)
+        return []
+
+    def finish(self, tile: Tile, carried: list[Values], channel: ir.Value) -> None: ...
+
+
+class BackwardSum(Backward):
+    """`Backward` for an a that is the same in every step: da is summed over the steps, into a buffer."""
+
+    writes, carries = ("db",), ("state", "da")
+
+    def sums(self, tile: Tile) -> list[Values]:
+        return [tile.zeros()]
+
+    def gradient_of_a(self, tile: Tile, da: Values, at: dict[str, ir.Value], carried: list[Values]) -> list[Values]:  # noqa: ARG002
+        return [tile.plus(carried[1], da)]
+
+    def finish(self, tile: Tile, carried: list[Values], channel: ir.Value) -> None:
+        place = self.kept("da", channel)
+        tile.store(tile.plus(tile.load(place), carried[1]), place)
+
+
+class BackwardChunk(Pass):
+    """What a chunk does to the derivative behind it: `factor` and `state` as in `ForwardChunk`."""
+
+    backwards = True
+    reads, writes, carries = ("a", "dh"), (), ("state", "factor")
+
+    def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
+        places = [self.kept(name, channel) for name in self.carries]
+
+        def turn(at: dict[str, ir.Value], carried: list[Values], _: ir.Value) -> list[Values]:
+            a = tile.load(at["a"])
+            g = tile.plus(tile.load(at["dh"]), carried[0])
+            return [tile.times_conjugate(a, g), tile.times_conjugate(a, carried[1])]
+
+        carried = self.over_time(begin, end, channel, [tile.load(place) for place in places], turn)
+        for values, place in zip(carried, places, strict=True):
+            tile.store([self.builder.select(reset, self.lanes.const(0.0), v) for v in values], place)
+
+
+def _grouped(flat: Sequence[ir.Value], like: Sequence[Values]) -> list[Values]:
+    width = len(like[0])
+    return [list(flat[at : at + width]) for at in range(0, len(flat), width)]
+
+
+@contextmanager
+def turns(builder: ir.IRBuilder, start: ir.Value, going: Callable[[ir.Value], ir.Value]) -> Iterator[Loop]:
+    """Loop while `going(counter)` holds; the body puts the next counter into `following`."""
+    entry = builder.block
+    head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    loop = Loop(builder.phi(start.type), [])
+    loop.counter.add_incoming(start, entry)
+    builder.cbranch(going(loop.counter), body, end)
+    builder.position_at_end(body)
+    yield loop
+    loop.counter.add_incoming(loop.following[0], builder.block)
+    builder.branch(head)
+    builder.position_at_end(end)
+
+
+def _define_search(function: ir.Function, step: int) -> None:
+    """Define `search(resets, t, limit)`: the nearest step after (or before) t with a reset, or else `limit`.
+
+    Forwards the limit is the end of the steps, backwards the first of them. Without resets it is the answer.
+    """
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    resets, t, limit = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    head, look, end = (builder.append_basic_block(name) for name in ("head", "look", "end"))
+    absent = builder.icmp_unsigned("==", builder.ptrtoint(resets, INDEX), INDEX(0))
+    entry, first = builder.block, builder.add(t, INDEX(step))
+    builder.cbranch(absent, end, head)
+    builder.position_at_end(head)
+    at = builder.phi(INDEX)
+    builder.cbranch(builder.icmp_signed("<" if step > 0 else ">", at, limit), look, end)
+    builder.position_at_end(look)
+    flag = builder.load(builder.gep(resets, [at], source_etype=BYTE), align=1, typ=BYTE)
+    at.add_incoming(first, entry)
+    at.add_incoming(builder.add(at, INDEX(step)), look)
+    found = builder.icmp_unsigned("!=", flag, BYTE(0))
+    builder.cbranch(found, end, head)
+    builder.position_at_end(end)
+    answer = builder.phi(INDEX)
+    for value, block in ((limit, entry), (limit, head), (at, look)):
+        answer.add_incoming(value, block)
+    builder.ret(answer)
+
+
+PASSES = {
+    "forward": Forward,
+    "backward": Backward,
+    "backward_sum": BackwardSum,
+    "forward_chunk": ForwardChunk,
+    "backward_chunk": BackwardChunk,
+}
+
+
+def module_text(kind: Kind, name: str) -> str:
+    """Return the module that defines the pass `name` of `PASSES`."""
+    module = ir.Module(f"{kind.name}_{name}")
+    chosen = PASSES[name]
+    kinds = ir.FunctionType(INDEX, [POINTER, INDEX, INDEX])
+    search = ir.Function(module, kinds, "last_reset" if chosen.backwards else "next_reset")
+    _define_search(search, -1 if chosen.backwards else 1)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name)
+    function.attributes.add("nounwind")
+    chosen(kind, function, search).define()
+    return str(module)

@@ -1,0 +1,304 @@
+"""Compiled kernels on tensors: memory, sizes and threads for one run of a plan."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.compile.llvm import threads
+from tidegate.compile.llvm.engine import compile_module
+from tidegate.compile.llvm.host import Target
+from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel, emit
+from tidegate.compile.program import Program
+from tidegate.compile.stages import Plan
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+LINE = 64
+MOST_ROWS = 64
+TILE_BYTES = 16384
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a run: how many there are, how long, in which order, and how many have each step."""
+
+    rows: int
+    steps: int
+    order: Tensor
+    active: Tensor
+
+    @classmethod
+    def of(cls, rows: int, steps: int, lengths: Tensor | None) -> Batch:
+        if lengths is None:
+            return _full(rows, steps)
+        longest = torch.sort(lengths, descending=True, stable=True)
+        later = torch.arange(steps + 1)
+        active = rows - torch.searchsorted(longest.values.flip(0).contiguous(), later, right=True)
+        return cls(rows, steps, longest.indices, active)
+
+
+@lru_cache(maxsize=64)
+def _full(rows: int, steps: int) -> Batch:
+    active = torch.full((steps + 1,), rows)
+    active[steps] = 0
+    return Batch(rows, steps, torch.arange(rows), active)
+
+
+def blank(*shape: int, like: Tensor, zero: bool = False) -> Tensor:
+    """Return memory for a kernel to write; what it does not write is never read, unless it must be `zero`."""
+    make = torch.zeros if zero else torch.empty
+    return make(shape, dtype=like.dtype)
+
+
+class Loop:
+    """One plan, compiled for numbers of one type; `run` fills its argument and lets the threads at it."""
+
+    def __init__(self, plan: Plan, states: Sequence[int], kernel: Kernel, target: Target, dtype: torch.dtype) -> None:
+        self.plan = plan
+        self.states = states
+        self.kernel = kernel
+        self.dtype = dtype
+        self.bytes = dtype.itemsize
+        self.lanes = target.lanes(REALS[dtype])
+        self.compiled = compile_module(kernel.text, (ENTRY, PREPARE), target)
+
+    def pack(self, matrices: Sequence[Tensor]) -> Tensor:
+        """Pack the windows of the matrices that products multiply by; return the panels."""
+        offsets, total = self._panels
+        panels = torch.empty(total, dtype=self.dtype)
+        address = panels.data_ptr()
+        values: dict[tuple[Any, ...], int] = {("panel",): 2 * self.lanes}
+        for place, offset in offsets.items():
+            values["panels", *place] = address + offset * self.bytes
+        for name in self.kernel.prepare_slots:
+            if name[0] == "window":
+                m = matrices[name[1]]
+                values[name] = m.data_ptr() + (name[2] * m.stride(0) + name[3]) * self.bytes
+            elif name[0] == "row_stride":
+                values[name] = matrices[name[2]].stride(0)
+            elif name[0] == "number":
+                values[name] = name[1]
+        argument = array("q", [values[name] for name in self.kernel.prepare_slots])
+        threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], 1)
+        return panels
+
+    def run(self, batch: Batch, panels: Tensor, buffers: Mapping[tuple[str, int | str], Tensor], items: int) -> None:
+        """Run the plan over a batch. Buffers are [B, ·] or [B, T, ·] with unit stride over the last axis."""
+        rows = math.ceil(batch.rows / items) if items else 0
+        block = self._block(rows)
+        offsets, scratch_bytes = self._scratch(rows, block)
+        workers = min(items, torch.get_num_threads())
+        scratch = torch.empty(workers * scratch_bytes + LINE, dtype=torch.uint8)
+        places, _ = self._panels
+        values: dict[tuple[Any, ...], int] = {
+            ("threads",): 0,
+            ("taken",): 0,
+            ("scratch",): -(-scratch.data_ptr() // LINE) * LINE,
+            ("scratch_bytes",): scratch_bytes,
+            ("blocks",): items,
+            ("rows",): batch.rows,
+            ("steps",): batch.steps,
+            ("order",): batch.order.data_ptr(),
+            ("active",): batch.active.data_ptr(),
+            ("block",): block,
+        }
+        for place, offset in places.items():
+            values["panels", *place] = panels.data_ptr() + offset * self.bytes
+        for name in self.kernel.slots:
+            if name not in values:
+                values[name] = self._value(name, offsets, buffers)
+        argument = array("q", [values[name] for name in self.kernel.slots])
+        several = torch.get_num_threads() if workers > 1 else 1
+        threads.run(self.compiled.addresses[ENTRY], argument.buffer_info()[0], several)
+
+    def _value(
+        self, name: tuple[Any, ...], offsets: Mapping[tuple[Any, ...], int],
+        buffers: Mapping[tuple[str, int | str], Tensor],
+    ) -> int:  # fmt: skip
+        kind = name[0]
+        if kind == "number":
+            return int(name[1])
+        if kind == "stride":
+            return self._padded(name[1])
+        if kind == "state_stride":
+            return self._padded(self.states[name[1]])
+        if kind == "offset":
+            return offsets[name[1:]]
+        buffer = buffers.get(name[1:])
+        if buffer is None:
+            return 0
+        if kind == "buffer":
+            return buffer.data_ptr()
+        return buffer.stride(0 if kind == "row_stride" else 1)
+
+    def _padded(self, width: int) -> int:
+        return -(-width // self.lanes) * self.lanes
+
+    def _block(self, rows: int) -> int:
+        """Return how many units products and elementwise parts take in turn: whole panels, a tile that fits L1."""
+        panel = 2 * self.lanes
+        widest = max((stage.width for stage in self.plan.stages), default=1)
+        most = -(-widest // panel)
+        tiles = max((len(stage.products) for stage in self.plan.stages), default=1) or 1
+        fits = TILE_BYTES // max(1, rows * panel * self.bytes * tiles)
+        return panel * max(1, min(most, max(fits, 4 if rows <= 2 else 1)))
+
+    def _scratch(self, rows: int, block: int) -> tuple[dict[tuple[Any, ...], int], int]:
+        """Return where each buffer of a thread begins, in bytes, and the size of all."""
+        offsets, total = {}, 0
+        for name in self.kernel.scratch:
+            offsets[name] = total
+            kind, detail = name[0], name[-1]
+            width = {
+                "table": lambda _: 8 // self.bytes,
+                "now": lambda index: self._padded(self.states[index]),
+                "then": lambda index: self._padded(self.states[index]),
+                "kept": self._padded,
+                "sums": lambda _: self.lanes,
+                "tile": lambda _: block,
+            }[kind](detail)
+            size = (rows * width + 2 * self.lanes) * self.bytes
+            total += -(-size // LINE) * LINE
+        return offsets, total
+
+    @cached_property
+    def _panels(self) -> tuple[dict[tuple[int, int], int], int]:
+        """Return where the panels of each product's terms begin, and the size of all, in numbers."""
+        panel = 2 * self.lanes
+        offsets, total = {}, 0
+        for number, node in enumerate(self.plan.products):
+            for term, v in enumerate(node.inputs):
+                offsets[number, term] = total
+                total += -(-node.width // panel) * panel * v.width
+        return offsets, total
+
+
+class Native:
+    """A cell's step in machine code: forward with and without what the reverse needs, and the reverse."""
+
+    def __init__(self, program: Program, target: Target, dtype: torch.dtype) -> None:
+        self.program = program
+        self.target = target
+        self.dtype = dtype
+
+    @cached_property
+    def infer(self) -> Loop:
+        return self._loop(self.program.infer, outputs={0: ("out", 0)})
+
+    @cached_property
+    def train(self) -> Loop:
+        return self._loop(self.program.forward, outputs={0: ("out", 0)})
+
+    @cached_property
+    def reverse(self) -> Loop:
+        saved = {node: number for number, node in enumerate(self.program.saved)}
+        return self._loop(
+            self.program.backward, outputs={0: ("out_gradient", 0)}, saved=saved, partial=self.program.partial,
+            backward=True,
+        )  # fmt: skip
+
+    def _loop(self, plan: Plan, **options: Any) -> Loop:
+        kernel = emit(plan, self.program.states, self.target, REALS[self.dtype], **options)
+        return Loop(plan, self.program.states, kernel, self.target, self.dtype)
+
+    def forward(
+        self, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor], fresh: Sequence[Tensor],
+        vectors: Sequence[Tensor], matrices: Sequence[Tensor], lengths: Tensor | None, resets: Tensor | None, save: bool,
+    ) -> list[Tensor]:  # fmt: skip
+        """Run forward; return the outputs [B, T, ·], the last states, and what was saved."""
+        like, ragged = states[0], lengths is not None
+        count, length = steps[0].shape[:2]
+        batch = Batch.of(count, length, lengths)
+        out = blank(count, length, self.program.states[0], like=like, zero=ragged)
+        final = [blank(*s.shape, like=like) for s in states]
+        saved = [blank(count, length, n.width, like=like, zero=ragged) for n in self.program.saved] if save else []
+        loop = self.train if save else self.infer
+        buffers = self._given(steps, rows, vectors, resets)
+        buffers |= {("out", 0): out}
+        for kind, tensors in (("initial", states), ("final", final), ("fresh", fresh), ("saved", saved)):
+            buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
+        loop.run(batch, loop.pack(matrices), buffers, _items(count))
+        return [out, *final, *saved]
+
+    def backward(
+        self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],
+        rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Sequence[Tensor],
+        lengths: Tensor | None, resets: Tensor | None,
+    ) -> list[list[Tensor]]:  # fmt: skip
+        """Run backward; return the gradients of steps, states, fresh states, vectors and matrices."""
+        program, like, ragged = self.program, steps[0], lengths is not None
+        count, length = like.shape[:2]
+        items = _items(count)
+        names = list(program.traced.widths)
+        to_steps = [
+            blank(*s.shape, like=like, zero=ragged or ("step_gradient", name) in program.partial)
+            for name, s in zip(names, steps, strict=False)
+        ]
+        to_states = [blank(count, size, like=like) for size in program.states]
+        to_fresh = [blank(count, size, like=like, zero=True) for size in program.states] if resets is not None else []
+        to_vectors = [blank(items, v.numel(), like=like, zero=True) for v in vectors]
+        outer = blank(count, length, program.outer_width, like=like, zero=ragged)
+        if out_gradient is None:
+            out_gradient = like.new_zeros(program.states[0]).expand(count, length, program.states[0])
+        finals = [
+            blank(count, size, like=like, zero=True) if g is None else g.contiguous()
+            for g, size in zip(final_gradients, program.states, strict=True)
+        ]
+        buffers = self._given(steps, rows, vectors, resets)
+        buffers |= {("out_gradient", 0): _unit_stride(out_gradient), ("outer", 0): outer}
+        buffers |= {("step_gradient", name): g for name, g in zip(names, to_steps, strict=False)}
+        for kind, tensors in (("initial", to_states), ("final", finals), ("fresh", to_fresh), ("saved", saved),
+                              ("shared_gradient", to_vectors)):  # fmt: skip
+            buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
+        self.reverse.run(Batch.of(count, length, lengths), self.reverse.pack(matrices), buffers, items)
+        return [
+            to_steps,
+            to_states,
+            to_fresh,
+            [g.sum(0).reshape(v.shape) for g, v in zip(to_vectors, vectors, strict=True)],
+            self._matrix_gradients(matrices, saved, buffers),
+        ]
+
+    def _given(
+        self, steps: Sequence[Tensor], rows: Sequence[Tensor], vectors: Sequence[Tensor], resets: Tensor | None
+    ) -> dict[tuple[str, int | str], Tensor]:
+        names = list(self.program.traced.widths)
+        buffers: dict[tuple[str, int | str], Tensor] = {}
+        buffers |= {("step", name): s for name, s in zip(names, steps, strict=False)}
+        buffers |= {("row", name): r for name, r in zip(names[len(steps) :], rows, strict=True)}
+        buffers |= {("shared", index): v for index, v in enumerate(vectors)}
+        if resets is not None:
+            buffers["resets", 0] = resets
+        return buffers
+
+    def _matrix_gradients(
+        self, matrices: Sequence[Tensor], saved: Sequence[Tensor], buffers: Mapping[tuple[str, int | str], Tensor]
+    ) -> list[Tensor]:
+        """Sum what each product contributes to its matrix over all rows and steps, as large products."""
+        found = [torch.zeros_like(m, memory_format=torch.contiguous_format) for m in matrices]
+        for outer in self.program.outers:
+            left = saved[outer.left].flatten(0, 1)
+            gradient = buffers[outer.kind, outer.name].flatten(0, 1)[:, outer.offset : outer.offset + outer.width]
+            f = outer.factor
+            first, second = (gradient, left) if f.turned else (left, gradient)
+            window = found[f.matrix][f.row : f.row + first.shape[1], f.column : f.column + second.shape[1]]
+            window.addmm_(first.t(), second)
+        return found
+
+
+def _unit_stride(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _items(rows: int) -> int:
+    """Return into how many blocks rows are dealt: one for each thread, more where a block would grow large."""
+    workers = min(rows, torch.get_num_threads())
+    rounds = math.ceil(rows / (MOST_ROWS * workers)) if workers else 0
+    return min(rows, workers * rounds)

@@ -1,0 +1,160 @@
+"""Compiled kernels as torch operators: `tidegate::unroll` and its reverse, one node each for torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.compile.native import Native
+from tidegate.errors import BackendError
+
+Tensors = Sequence[Tensor]
+
+NATIVES: dict[str, Native] = {}
+"""By the key that the operators are given."""
+
+_LIBRARY = torch.library.Library("tidegate", "FRAGMENT")
+_GIVEN = "Tensor[] steps, Tensor[] rows, Tensor[] states, Tensor[] fresh, Tensor[] vectors, Tensor[] matrices"
+_LIBRARY.define(f"unroll(str key, {_GIVEN}, Tensor? lengths, Tensor? resets, bool save) -> Tensor[]")
+_LIBRARY.define(
+    "unroll_backward(str key, Tensor? out_gradient, Tensor?[] final_gradients, Tensor[] steps, Tensor[] rows, "
+    "Tensor[] vectors, Tensor[] matrices, Tensor[] saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
+)
+
+
+def _forward(
+    key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
+    lengths: Tensor | None, resets: Tensor | None, save: bool,
+) -> list[Tensor]:  # fmt: skip
+    return NATIVES[key].forward(steps, rows, states, fresh, vectors, matrices, lengths, resets, save)
+
+
+def _forward_fake(
+    key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
+    lengths: Tensor | None, resets: Tensor | None, save: bool,
+) -> list[Tensor]:  # fmt: skip
+    program, like = NATIVES[key].program, steps[0]
+    shape = like.shape[:2]
+    kept = [node.width for node in program.saved] if save else []
+    return [
+        like.new_empty(*shape, program.states[0]),
+        *(torch.empty_like(s) for s in states),
+        *(like.new_empty(*shape, width) for width in kept),
+    ]
+
+
+def _backward(
+    key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
+    vectors: Tensors, matrices: Tensors, saved: Tensors, lengths: Tensor | None, resets: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    found = NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+    return [g for gradients in found for g in gradients]
+
+
+def _backward_fake(
+    key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
+    vectors: Tensors, matrices: Tensors, saved: Tensors, lengths: Tensor | None, resets: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    like = steps[0]
+    states = [like.new_empty(like.shape[0], size) for size in NATIVES[key].program.states]
+    fresh = [] if resets is None else [torch.empty_like(s) for s in states]
+    return [
+        *(torch.empty_like(s) for s in steps),
+        *states,
+        *fresh,
+        *(torch.empty_like(t) for t in (*vectors, *matrices)),
+    ]
+
+
+class _Unroll(torch.autograd.Function):
+    """The operator with its gradient. Tensors come flat; `counts` says how many of each kind."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, key: str, counts: Sequence[int], lengths: Tensor | None, resets: Tensor | None, *tensors: Tensor
+    ) -> Any:
+        groups = _groups(counts, tensors)
+        with torch._C._AutoDispatchBelowAutograd():
+            results = torch.ops.tidegate.unroll(key, *groups, lengths, resets, True)
+        kept = 1 + len(groups[2])
+        steps, rows, _, _, vectors, matrices = groups
+        ctx.key, ctx.counts = key, (len(steps), len(rows), len(vectors), len(matrices), len(results) - kept)
+        ctx.fresh = len(groups[3])
+        ctx.has_lengths, ctx.has_resets = lengths is not None, resets is not None
+        kept_tensors = [t for t in (lengths, resets) if t is not None]
+        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, *results[kept:], *kept_tensors)
+        ctx.set_materialize_grads(False)
+        return tuple(results[:kept])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        tensors = list(ctx.saved_tensors)
+        resets = tensors.pop() if ctx.has_resets else None
+        lengths = tensors.pop() if ctx.has_lengths else None
+        steps, rows, vectors, matrices, saved = _groups(ctx.counts, tensors)
+        found = torch.ops.tidegate.unroll_backward(
+            ctx.key, gradients[0], list(gradients[1:]), steps, rows, vectors, matrices, saved, lengths, resets
+        )
+        to_steps, to_states, to_fresh, to_rest = _groups(
+            (len(steps), len(gradients) - 1, ctx.fresh if resets is not None else 0, len(vectors) + len(matrices)),
+            found,
+        )
+        fresh = to_fresh or [None] * ctx.fresh
+        return (None, None, None, None, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
+
+
+def _groups(counts: Sequence[int], tensors: Sequence[Any]) -> list[list[Any]]:
+    rest = iter(tensors)
+    return [[next(rest) for _ in range(count)] for count in counts]
+
+
+def _forward_autograd(
+    key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
+    lengths: Tensor | None, resets: Tensor | None, save: bool,
+) -> list[Tensor]:  # fmt: skip
+    groups = (steps, rows, states, fresh, vectors, matrices)
+    tensors = [t for group in groups for t in group]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return list(_Unroll.apply(key, [len(group) for group in groups], lengths, resets, *tensors))
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.tidegate.unroll(key, *groups, lengths, resets, save)
+
+
+class _Backward(torch.autograd.Function):
+    """The reverse, which has no reverse of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Any, *tensors: Tensor) -> Any:  # noqa: ARG004
+        return tuple(run())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
+        raise BackendError(
+            "taking a second derivative through a compiled kernel",
+            expected="one derivative",
+            got="a derivative of a derivative",
+            hint="backend='reference' has derivatives of every order",
+        )
+
+
+def _backward_autograd(*arguments: Any) -> list[Tensor]:
+    tensors = [t for a in arguments for t in (a if isinstance(a, list | tuple) else [a]) if isinstance(t, Tensor)]
+
+    def run() -> list[Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.tidegate.unroll_backward(*arguments)
+
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return list(_Backward.apply(run, *tensors))
+    return run()
+
+
+_LIBRARY.impl("unroll", _forward, "CPU")
+_LIBRARY.impl("unroll_backward", _backward, "CPU")
+_LIBRARY.impl("unroll", _forward_autograd, "Autograd")
+_LIBRARY.impl("unroll_backward", _backward_autograd, "Autograd")
+torch.library.register_fake("tidegate::unroll", _forward_fake, lib=_LIBRARY)
+torch.library.register_fake("tidegate::unroll_backward", _backward_fake, lib=_LIBRARY)

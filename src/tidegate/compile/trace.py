@@ -1,0 +1,283 @@
+"""A cell's step, run once on a few rows and written down as a row graph."""
+
+from __future__ import annotations
+
+import linecache
+import math
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from tidegate.cells.base import Cell
+from tidegate.cells.noise import Given
+from tidegate.compile.graph import Factor, Graph, Node
+from tidegate.compile.operations import OPERATIONS
+from tidegate.compile.rows import Matrix, Row, Unsupported
+
+ROWS = 5
+_VALUE_READERS = ("_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero")
+_INSTEAD = "write it from elementwise functions, reductions over the last axis and products with weights"
+
+
+class Untraceable(Exception):
+    """Why a step cannot be compiled: the reason, the line it stands in, what to write instead."""
+
+    def __init__(self, reason: str, where: str, hint: str) -> None:
+        super().__init__(f"{reason}; {where}" if where else reason)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A window of value `base` among those that depend on parameters alone."""
+
+    base: int
+    row: int = 0
+    column: int = 0
+    turned: bool = False
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tensor that a step reads: the number of its module and its name there, or itself where no module has it."""
+
+    place: tuple[int, str] | Tensor
+
+
+@dataclass(frozen=True)
+class Done:
+    """An operation on values that depend on parameters alone."""
+
+    function: Any
+    args: Any
+    kwargs: Any
+
+
+@dataclass
+class Hoisted:
+    """What depends on parameters alone, done once a call, in order."""
+
+    entries: list[Found | Done] = field(default_factory=list)
+    count: int = 0
+
+    def append(self, entry: Found | Done, results: int) -> int:
+        """Keep an entry; return the number of its first value."""
+        self.entries.append(entry)
+        self.count += results
+        return self.count - results
+
+    def values(self, cell: Cell) -> list[Tensor]:
+        """Compute every value from the parameters as they are now, differentiably."""
+        owners = modules(cell)
+        found: list[Tensor] = []
+        for entry in self.entries:
+            if isinstance(entry, Found):
+                place = entry.place
+                found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
+                continue
+            args, kwargs = tree_map(
+                lambda a: found[a.base] if isinstance(a, Shared) else a, (entry.args, entry.kwargs), is_leaf=_is_value
+            )
+            result = entry.function(*args, **kwargs)
+            found.extend(result if isinstance(result, tuple | list) else [result])
+        return found
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One step: the new states as rows, and which hoisted values its `shared` leaves and factors name.
+
+    `widths` are those of x and of all else the step is given, by name.
+    """
+
+    graph: Graph
+    states: tuple[tuple[Node, ...], ...]
+    hoisted: Hoisted
+    vectors: tuple[int, ...]
+    matrices: tuple[int, ...]
+    widths: dict[str, int]
+
+
+def modules(cell: Cell) -> list[Module]:
+    """Return every module whose tensors a step may read: the cell's, and the layer's that owns its weights."""
+    return [*cell.modules(), *(() if cell.owner is None else cell.owner.modules())]
+
+
+def trace(cell: Cell, given: Given) -> Traced:
+    """Run one step of `cell` on a few rows and write down what it does; `given` says what it reads beside x.
+
+    Raises `Untraceable` where something in the step cannot be compiled.
+    """
+    like = cell.weight_ih.detach()
+    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        extra = {name: like.new_ones(ROWS, each.shape[-1]) for name, each in {**given.rows, **given.steps}.items()}
+        with cell.bound({name: extra[name] for name in given.rows}):
+            x = cell.project(like.new_ones(ROWS, cell.input_size))
+        states = tuple(like.new_full((ROWS, size), 0.5) for size in cell.state_sizes)
+        recorder = Recorder(cell)
+        recorder.reads("step", "x", x)
+        for name, value in extra.items():
+            recorder.reads("row" if name in given.rows else "step", name, value)
+        for index, state in enumerate(states):
+            recorder.reads("state", index, state)
+        with recorder:
+            after = cell.advance(x, states, extra)
+    pieces = tuple(recorder.state(a) for a in after)
+    widths = {"x": x.shape[1], **{name: value.shape[1] for name, value in extra.items()}}
+    return Traced(recorder.graph, pieces, recorder.hoisted, tuple(recorder.vectors), tuple(recorder.matrices), widths)
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every operation of a step: on rows, it becomes nodes; on parameters alone, it is kept to be done once."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+        self.graph = Graph()
+        self.hoisted = Hoisted()
+        self.vectors: list[int] = []
+        self.matrices: list[int] = []
+        self._known: dict[int, Row | Shared] = {}
+        self._alive: list[Tensor] = []
+        self._owned = {
+            id(tensor): (number, name)
+            for number, module in enumerate(modules(cell))
+            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        }
+
+    def reads(self, kind: str, name: str | int, value: Tensor) -> None:
+        """Let `value` [ROWS, w] stand for what the step is given."""
+        self._know(value, Row((self.graph.node(kind, value.shape[1], (), (name, 0)),)))
+
+    def state(self, value: Tensor) -> tuple[Node, ...]:
+        """Return the pieces of a new state."""
+        known = self._known.get(id(value))
+        if not isinstance(known, Row):
+            hint = "let every state follow from the input or the states"
+            raise Untraceable("step gives a state that follows from no input and no state", self._where(), hint)
+        return known.pieces
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        name = function.overloadpacket.__name__
+        if name in _VALUE_READERS:
+            hint = "torch.where(condition, a, b), which takes both and chooses"
+            raise Untraceable("step asks for the value of a tensor, as `if` does", self._where(), hint)
+        if torch.Tag.nondeterministic_seeded in function.tags:
+            hint = "name what is drawn in `inputs` and give it to the layer, or use the cell's own noise options"
+            raise Untraceable(f"step draws random numbers ({name})", self._where(), hint)
+        values = tree_map(lambda a: self._value(a) if isinstance(a, Tensor) else a, (args, kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if any(isinstance(v, Row) for v in _leaves(values)):
+            self._record(name, function, values, result)
+        else:
+            self._hoist(name, function, args, values, result)
+        return result
+
+    def _record(self, name: str, function: Any, values: Any, result: Any) -> None:
+        if function._schema.is_mutable and name != "detach_":
+            plain = name.rstrip("_")
+            hint = f"torch.{plain}(…) or an operator that makes a new tensor"
+            raise Untraceable(f"{name} changes a tensor in place", self._where(), hint)
+        if name not in OPERATIONS:
+            raise Untraceable(f"{name} is not among the operations that compile", self._where(), _INSTEAD)
+        try:
+            args, kwargs = tree_map(self._operand, values, is_leaf=_is_value)
+            rows = OPERATIONS[name](self.graph, *args, **kwargs)
+        except Unsupported as error:
+            raise Untraceable(f"{name} does not compile: {error}", self._where(), _INSTEAD) from error
+        outputs = result if isinstance(result, tuple | list) else [result]
+        for tensor, row in zip(outputs, rows if isinstance(rows, list) else [rows], strict=False):
+            if row is not None:
+                self._check_shape(name, tensor, row)
+                self._know(tensor, row)
+
+    def _check_shape(self, name: str, tensor: Tensor, row: Row) -> None:
+        if tuple(tensor.shape) != ((ROWS,) if row.flat else (ROWS, row.width)):
+            shape = ["B", *tensor.shape[1:]] if tensor.shape[:1] == (ROWS,) else list(tensor.shape)
+            raise Untraceable(f"{name} gives {shape}", self._where(), "tensors [B, width] throughout the step")
+
+    def _hoist(self, name: str, function: Any, args: Any, values: Any, result: Any) -> None:
+        """Keep what depends on parameters alone: as a window where it is one, else as an operation."""
+        first = values[0][0] if values[0] else None
+        if isinstance(first, Shared) and isinstance(result, Tensor) and _is_window(name, args):
+            self._know(result, _window(first, name, args))
+            return
+        tensors = list(result) if isinstance(result, tuple | list) else [result]
+        first_number = self.hoisted.append(Done(function, *values), len(tensors))
+        for number, tensor in enumerate(tensors, first_number):
+            self._know(tensor, Shared(number))
+
+    def _value(self, tensor: Tensor) -> Row | Shared:
+        """Return what a tensor stands for; one not seen before is a parameter, or a constant of the step's own."""
+        if id(tensor) not in self._known:
+            found = Found(self._owned.get(id(tensor), tensor))
+            self._know(tensor, Shared(self.hoisted.append(found, 1), shape=tuple(tensor.shape)))
+        return self._known[id(tensor)]
+
+    def _operand(self, value: Any) -> Any:
+        """Return a shared value as an operation takes it: a matrix, or a vector that every row reads."""
+        if not isinstance(value, Shared):
+            return value
+        whole = (value.row, value.column, value.turned) == (0, 0, False)
+        vector = None
+        if len(value.shape) < 2 or (len(value.shape) == 2 and value.shape[0] == 1 and whole):
+            width = math.prod(value.shape)
+            vector = Row((self.graph.node("shared", width, (), (_index(self.vectors, value.base), value.row)),))
+        if len(value.shape) != 2:
+            return vector if len(value.shape) < 2 else value
+        factor = Factor(_index(self.matrices, value.base), value.row, value.column, value.turned)
+        return Matrix(factor, (value.shape[0], value.shape[1]), vector)
+
+    def _know(self, tensor: Tensor, value: Row | Shared) -> None:
+        if isinstance(value, Shared):
+            value = replace(value, shape=tuple(tensor.shape))
+        self._known[id(tensor)] = value
+        self._alive.append(tensor)
+
+    def _where(self) -> str:
+        """Return the line of the cell's own code that is being run, as text."""
+        codes = {f.__code__ for c in type(self.cell).__mro__ if (f := vars(c).get("step")) and hasattr(f, "__code__")}
+        frame = sys._getframe()
+        while frame is not None and frame.f_code not in codes:
+            frame = frame.f_back  # type: ignore[assignment]
+        if frame is None:
+            return ""
+        file, number = frame.f_code.co_filename, frame.f_lineno
+        return f"{Path(file).name}, line {number}: {linecache.getline(file, number).strip()}"
+
+
+def _window(base: Shared, name: str, args: Any) -> Shared:
+    """Return `base` transposed or sliced, which stays a window of the same value."""
+    if name == "t":
+        return replace(base, turned=not base.turned)
+    dim, start, *_ = (*args[1:], 0, 0, 0)[:2]
+    start = slice(start, None).indices(args[0].shape[dim])[0]
+    down = args[0].dim() == 1 or (dim % 2 == 0) is not base.turned
+    return replace(base, row=base.row + start) if down else replace(base, column=base.column + start)
+
+
+def _is_window(name: str, args: Any) -> bool:
+    dims = args[0].dim()
+    return (name == "t" and dims == 2) or (name == "slice" and dims in (1, 2) and (*args[1:], 1, 1, 1, 1)[3] == 1)
+
+
+def _index(numbers: list[int], number: int) -> int:
+    if number not in numbers:
+        numbers.append(number)
+    return numbers.index(number)
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, Row | Shared)
+
+
+def _leaves(values: Any) -> list[Any]:
+    return tree_leaves(values, is_leaf=_is_value)
