@@ -55,11 +55,11 @@ class GRUD(Cell):
     def step(  # type: ignore[override]
         self, x: Tensor, h: Tensor, last: Tensor, waited: Tensor, *, elapsed: Tensor, observed: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if observed.shape != x.shape:
+        if observed.shape[-1] != self.input_size:
             raise ShapeError(
                 "one step of GRUD",
-                expected=f"observed of x's shape {list(x.shape)}",
-                got=f"shape {list(observed.shape)}",
+                expected=f"observed to be {self.input_size} wide, as x is",
+                got=f"{observed.shape[-1]}",
                 hint="one flag for each input; only a first layer can know them",
             )
         delta = elapsed + waited

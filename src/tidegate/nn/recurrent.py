@@ -169,7 +169,7 @@ class Recurrent(nn.Module):
         cells = self._cells
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
         given = check_inputs(cells[0], x, inputs)
-        if type(self.connection) is Plain and self.norms is None:
+        if type(self.connection) is Plain and self.norms is None and not inputs:
             shape = Shape(self.layers, self.dropout, self.training, self.bidirectional)
             whole = run_stack(cells, shape, x, before, lengths, resets, self.backend)
             if whole is not None:
