@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
 
-from tidegate.bench import jax_scan
+from tidegate.bench import jax_scan, measure
 from tidegate.bench.cases import CASES, Case, States
 from tidegate.bench.grid import Size
-from tidegate.bench.measure import QUICK, TOLERANCE, disagreements, time_in_turns
+from tidegate.bench.measure import TOLERANCE, Effort, disagreements, time_in_turns
 from tidegate.bench.peers import Candidate, Loop, Tidegate, draw, native
 from tidegate.bench.run import make_plan, measure_size
 
@@ -93,9 +94,17 @@ def test_noise_is_drawn_in_training_by_everyone() -> None:
         assert torch.equal(forward(), forward()), candidate.name
 
 
-def test_turns_go_round_and_do_not_count_their_first_call() -> None:
+def test_the_order_of_turns_moves_on() -> None:
     called: list[str] = []
-    calls = {name: lambda name=name: called.append(name) for name in "ab"}
-    effort = type(QUICK)(rounds=2, turn_seconds=0.0)
-    assert set(time_in_turns(calls, effort)) == {"a", "b"}
-    assert called == ["a", "a", "b", "b", "b", "b", "a", "a"]
+    calls = {name: lambda name=name: called.append(name) for name in "abc"}
+    assert set(time_in_turns(calls, Effort(rounds=3, turn_seconds=0.0))) == {"a", "b", "c"}
+    assert "".join(called) == "abcbcacab"
+
+
+@pytest.mark.parametrize(("first", "median"), [(9.0, 1.0), (50.0, 50.0)])
+def test_a_turns_first_call_counts_only_where_it_fills_the_turn(
+    first: float, median: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = itertools.chain([first], itertools.repeat(1.0))
+    monkeypatch.setattr(measure, "milliseconds", lambda call: next(times))
+    assert time_in_turns({"a": int}, Effort(rounds=1, turn_seconds=0.01)) == {"a": median}
