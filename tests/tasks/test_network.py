@@ -5,11 +5,31 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tidegate.cells import CELLS
 from tidegate.data.batch import Batch
+from tidegate.errors import ConfigError
 from tidegate.tasks.classification import Classification
 from tidegate.tasks.network import Architecture, Pool, SequenceNetwork
 
 LENGTHS = torch.tensor([4, 1, 0, 3])
+
+
+@pytest.mark.parametrize("cell", [name for name, kind in CELLS.items() if not kind.inputs])
+def test_every_cell_that_reads_the_columns_alone_makes_a_network(cell: str) -> None:
+    architecture = Architecture(cell=cell, hidden_size=5, layers=2, bidirectional=True, dropout=0.1)
+    network = SequenceNetwork(architecture, Classification(target="y", classes=("a", "b")), 3, (4,))
+    x = torch.randn(4, 4, network.columns.width)
+    out, _ = network.recurrent(x, lengths=LENGTHS)
+    network.pool(out, LENGTHS).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.recurrent.parameters())
+
+
+@pytest.mark.parametrize(
+    ("cell", "reads"), [("gru_d", "elapsed and observed"), ("t_lstm", "elapsed"), ("cfc", "elapsed")]
+)
+def test_a_cell_that_reads_more_is_refused_with_what_it_reads(cell: str, reads: str) -> None:
+    with pytest.raises(ConfigError, match=f"cell='{cell}', which reads {reads} too; try: tg.nn.Recurrent takes it"):
+        Architecture(cell=cell).recurrent(3)
 
 
 def outputs(width: int) -> torch.Tensor:

@@ -45,8 +45,8 @@ class FastGRNN(Cell):
     b_z is `bias_z` [H], ζ `zeta` [1], at first 1, and ν `nu` [1], at first −4.
 
     Source: Kusupati et al. 2018 (1901.02358), section 3, FastGRNN; its ζ and ν are σ(ζ) and σ(ν) here, as in the
-    authors' code. Deviations: the gate's bias is counted from the candidate's, so the paper's is b + b_z; two bias vectors;
-    W and U are neither low-rank nor sparse.
+    authors' code. Deviations: the gate's bias is counted from the candidate's, so the paper's is b + b_z; two bias
+    vectors; W and U are neither low-rank nor sparse.
     """
 
     gates = ("n",)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tidegate.cells import CELLS
 from tidegate.data.batch import Batch
+from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
 from tidegate.shapes import last_real_step, length_mask
 from tidegate.tasks.base import Accumulator, Task
@@ -34,8 +35,16 @@ class Architecture(BaseModel):
     channels: Literal["shared", "joint"] = "shared"
 
     def recurrent(self, width: int) -> Recurrent:
-        """Build the recurrent layers for `width` inputs."""
-        cell = CELLS[self.cell](width, self.hidden_size)
+        """Build the recurrent layers for `width` inputs; raise `ConfigError` for a cell that reads more than x."""
+        kind = CELLS[self.cell]
+        if kind.inputs:
+            raise ConfigError(
+                "building the network",
+                expected="a cell that reads the columns alone",
+                got=f"cell={self.cell!r}, which reads {' and '.join(kind.inputs)} too",
+                hint="tg.nn.Recurrent takes it, and what it reads by name",
+            )
+        cell = kind(width, self.hidden_size)
         return Recurrent(
             cell,
             layers=self.layers,
