@@ -10,6 +10,7 @@ import textwrap
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,23 @@ def test_every_option_and_its_default_is_documented() -> None:
             assert float(field.default) in [float(n) for n in re.findall(r"[\d.]+(?:e-\d+)?", documented[name])], name
         elif isinstance(field.default, str):
             assert f'"{field.default}"' in documented[name], name
+
+
+def test_the_catalogue_has_every_cell_with_its_equations_and_its_source() -> None:
+    from tidegate.cells import CELLS
+
+    page = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    path = ROOT / "docs" / "hooks" / "catalogue.py"
+    hook: dict[str, Any] = {"__name__": "catalogue"}
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), hook)
+    written = hook["on_page_markdown"](page, page=None)
+    assert hook["on_page_markdown"]("as it is", page=None) == "as it is"
+    assert len(CELLS) >= 30
+    for name, cell in CELLS.items():
+        section = written.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert f"| [`{name}`](#{name}) | `{cell.__name__}` |" in written
+        assert re.search(r"^    .*=", section, re.MULTILINE) or "`h' = " in section, f"{name} has no equations"
+        assert re.search(r"Source: .*(\d{4}|no publication)", section), f"{name} has no source"
 
 
 @pytest.mark.parametrize(
