@@ -89,7 +89,8 @@ class Tidegate(TorchModule):
     def chosen(self, mode: str) -> str:
         """Return the backend that runs it."""
         self.module.train(mode == "train")
-        return explain(self.module, self._x).verdicts[0].chosen
+        with torch.inference_mode(mode == "forward"):
+            return explain(self.module, self._x).verdicts[0].chosen
 
     def refusal(self) -> str | None:
         """Return why the named backend does not run it, or None."""
