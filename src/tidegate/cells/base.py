@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
-from tidegate.cells.noise import NOTHING, Given, Noise, Rate, rates
+from tidegate.cells.noise import NOTHING, Given, Noise, Rate, draw, rates
 from tidegate.cells.pieces import Pieces
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
@@ -231,12 +231,24 @@ class Cell(Pieces):
         """Whether this is more than its plain equation: normalised, or noisy as it stands (training or not)."""
         return self.layer_norm or any(self.noise.zoneout) or (self.training and self.noise.draws)
 
+    def masks(self) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]]:
+        """Return width and rate of the masks that a run draws, by name, of a sequence and of a step; see `Noise`."""
+        if not self.training or not self.noise.draws:
+            return {}, {}
+        sizes = list(zip(self.states, self.state_sizes, strict=True))
+        return self.noise.masks(sizes, self.input_size, self.recurrent_size, self.hidden_size)
+
     def draw(self, x: Tensor) -> Given:
         """Draw the noise of one run over `x` [B, T, I] from torch's random state; nothing in evaluation."""
-        if not self.training or not self.noise.draws:
+        rows, steps = self.masks()
+        if not rows and not steps:
             return NOTHING
-        sizes = list(zip(self.states, self.state_sizes, strict=True))
-        return self.noise.draw(x, sizes, self.recurrent_size, self.hidden_size, self.weight_ih)
+        batch, length = x.shape[:2]
+        like = self.weight_ih
+        return Given(
+            {name: draw(name, rate, like, batch, width) for name, (width, rate) in rows.items()},
+            {name: draw(name, rate, like, batch, length, width) for name, (width, rate) in steps.items()},
+        )
 
     def advance(
         self, x: Tensor, states: tuple[Tensor, ...], given: dict[str, Tensor] | None = None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from tidegate.errors import ConfigError
@@ -38,7 +37,7 @@ class Noise:
 
     `zoneout`, one for each state: units that keep their previous value (Krueger et al. 2016, equation 3).
     `inputs` and `hidden`: variational dropout, one mask a sequence on the input and on what enters recurrent
-    products (Gal & Ghahramani 2016, equation 7, untied across gates' inputs only by the product they share).
+    products (Gal & Ghahramani 2016, equation 7, tied: one for all gates).
     `candidate`: recurrent dropout, a new mask each step on the candidate (Semeniuta et al. 2016, equation 15).
     """
 
@@ -52,28 +51,26 @@ class Noise:
         """Whether training draws anything."""
         return any((*self.zoneout, self.inputs, self.hidden, self.candidate))
 
-    def draw(self, x: Tensor, states: Sequence[tuple[str, int]], width: int, candidate: int, like: Tensor) -> Given:
-        """Draw the masks of one run over `x` [B, T, I] from torch's random state, in `like`'s dtype and device.
+    def masks(
+        self, states: Sequence[tuple[str, int]], inputs: int, width: int, candidate: int
+    ) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]]:
+        """Return width and rate of every mask by name: those of a sequence, and those of a step.
 
-        `states` are names and widths; recurrent products read `width` numbers, candidates are `candidate` wide.
+        `states` are names and widths; `inputs`, what is read; `width`, what recurrent products read; `candidate`, H.
         """
-        batch, steps = x.shape[:2]
-
-        def mask(rate: float, *shape: int) -> Tensor:
-            return torch.empty(*shape, dtype=like.dtype, device=x.device).bernoulli_(1 - rate).div_(max(1 - rate, 1e-7))
-
-        rows, each = {}, {}
-        if self.inputs:
-            rows["input_mask"] = mask(self.inputs, batch, x.shape[2])
-        if self.hidden:
-            rows["hidden_mask"] = mask(self.hidden, batch, width)
-        if self.candidate:
-            each["candidate_mask"] = mask(self.candidate, batch, steps, candidate)
+        rows = {"input_mask": (inputs, self.inputs), "hidden_mask": (width, self.hidden)}
+        steps = {"candidate_mask": (candidate, self.candidate)}
         for rate, (name, size) in zip(self.zoneout, states, strict=True):
-            if rate:
-                kept = torch.empty(batch, steps, size, dtype=like.dtype, device=x.device)
-                each[f"kept_{name}"] = kept.bernoulli_(rate)
-        return Given(rows, each)
+            steps[f"kept_{name}"] = (size, rate)
+        return tuple({n: m for n, m in masks.items() if m[1]} for masks in (rows, steps))  # type: ignore[return-value]
+
+
+def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:
+    """Draw a mask from torch's random state: 1 where a unit keeps its old value, or dropout's 0 and 1/(1 − rate)."""
+    mask = like.new_empty(shape)
+    if name.startswith("kept_"):
+        return mask.bernoulli_(rate)
+    return mask.bernoulli_(1 - rate).div_(max(1 - rate, 1e-7))
 
 
 def rates(owner: str, name: str, rate: Rate, count: int) -> tuple[float, ...]:

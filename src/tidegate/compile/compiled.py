@@ -84,10 +84,13 @@ def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
     """Return the cell's trace and the key of its kernels, or why there is none; both are remembered."""
     cell = call.cell
     known = _TRACED.setdefault(cell, {})
-    key = _key(call)
+    rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
+    steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
+    rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
+    key = (cell.weight_ih.dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
     if key not in known:
         try:
-            traced = trace(cell, call.given.also(cell.draw(call.x[:1, :1])))
+            traced = trace(cell, rows, steps)
         except Untraceable as error:
             known[key] = error
         else:
@@ -97,8 +100,6 @@ def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
     return known[key]
 
 
-def _key(call: Call) -> Key:
-    """Return what a trace depends on beside the cell's class: its plain attributes, the inputs, the number type."""
-    cell = call.cell
-    plain = tuple((n, v) for n, v in vars(cell).items() if isinstance(v, _PLAIN))
-    return (cell.weight_ih.dtype, cell.weight_ih.shape, tuple(call.given.rows), tuple(call.given.steps), plain)
+def _plain(cell: Cell) -> Key:
+    """Return the cell's plain attributes, which its step may have read while it was traced."""
+    return tuple((n, v) for n, v in vars(cell).items() if isinstance(v, _PLAIN))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tidegate.cells.base import Cell
-from tidegate.cells.noise import Given
 from tidegate.compile.graph import Factor, Graph, Node
 from tidegate.compile.operations import OPERATIONS
 from tidegate.compile.rows import Matrix, Row, Unsupported
@@ -95,7 +95,7 @@ class Hoisted:
 class Traced:
     """One step: the new states as rows, and which hoisted values its `shared` leaves and factors name.
 
-    `widths` are those of x and of all else the step is given, by name.
+    `widths` are those of x and of all else the step is given, by name: first what changes with the steps.
     """
 
     graph: Graph
@@ -111,21 +111,23 @@ def modules(cell: Cell) -> list[Module]:
     return [*cell.modules(), *(() if cell.owner is None else cell.owner.modules())]
 
 
-def trace(cell: Cell, given: Given) -> Traced:
-    """Run one step of `cell` on a few rows and write down what it does; `given` says what it reads beside x.
+def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Traced:
+    """Run one step of `cell` on a few rows and write down what it does.
+
+    `rows` and `steps` are names and widths of what it reads beside x, for a whole sequence and at every step.
 
     Raises `Untraceable` where something in the step cannot be compiled.
     """
     like = cell.weight_ih.detach()
     with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-        extra = {name: like.new_ones(ROWS, each.shape[-1]) for name, each in {**given.rows, **given.steps}.items()}
-        with cell.bound({name: extra[name] for name in given.rows}):
+        extra = {name: like.new_ones(ROWS, width) for name, width in {**steps, **rows}.items()}
+        with cell.bound({name: extra[name] for name in rows}):
             x = cell.project(like.new_ones(ROWS, cell.input_size))
         states = tuple(like.new_full((ROWS, size), 0.5) for size in cell.state_sizes)
         recorder = Recorder(cell)
         recorder.reads("step", "x", x)
         for name, value in extra.items():
-            recorder.reads("row" if name in given.rows else "step", name, value)
+            recorder.reads("row" if name in rows else "step", name, value)
         for index, state in enumerate(states):
             recorder.reads("state", index, state)
         with recorder:

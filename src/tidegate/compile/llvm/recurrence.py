@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from llvmlite import ir
 
+from tidegate.compile.llvm.engine import compile_module
+from tidegate.compile.llvm.host import host
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
-from tidegate.compile.llvm.tile import Loop, after, steps, strided
+from tidegate.compile.llvm.tile import Loop, after, steps
 
 Values = list[ir.Value]
 BYTE = ir.IntType(8)
 WIDTHS = (8, 2)
 LINE_BYTES = 64
 
-FIELDS = (
-    *("next", "never", "rows", "steps", "channels", "chunk_steps", "chunks", "block", "stretch", "lengths", "resets"),
-    *("a", "a_row", "a_step", "b", "b_row", "b_step", "dh", "dh_row", "dh_step", "h", "h_row", "h_step"),
-    *("h0", "h0_row", "fresh", "fresh_row", "da", "da_row", "da_step", "db", "db_row", "db_step"),
-    *("dfresh", "state", "factor"),
-)
+SIZES = ("next", "never", "rows", "steps", "channels", "chunk_steps", "chunks", "block", "stretch", "lengths", "resets")
+TENSORS = ("a", "b", "dh", "h", "h0", "fresh", "da", "db", "dfresh", "state", "factor")
+FIELDS = (*SIZES, *(f"{name}{part}" for name in TENSORS for part in ("", "_row", "_step")))
 """The argument block, 64-bit integers: sizes and strides in numbers, addresses in bytes, 0 for a tensor that is not.
 
 `next` is the address of a zero that the threads count tasks with, `never` is 0.
@@ -464,3 +465,19 @@ def module_text(kind: Kind, name: str) -> str:
     function.attributes.add("nounwind")
     chosen(kind, function, search).define()
     return str(module)
+
+
+class Code(NamedTuple):
+    """A compiled pass: where it starts, and the channels of its widest tile."""
+
+    address: int
+    block: int
+
+
+@cache
+def compiled(name: str, real: str, is_complex: bool, streaming: bool) -> Code:
+    """Return the pass `name` of `PASSES` for this machine."""
+    lanes = host().lanes(real)
+    kind = Kind(real, lanes, is_complex, streaming)
+    address = compile_module(module_text(kind, name), [name]).addresses[name]
+    return Code(address, lanes * WIDTHS[0] // (2 if is_complex else 1))
