@@ -33,6 +33,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 """Options to try beside the defaults; every cell is also built without bias."""
 
+STOCK = ("rnn", "lstm", "gru", "gru_reset_before", "gru_merge")
+"""The cells that are tried in every way; the rest of the catalogue in the quicker of them."""
+
 CUT = {"lstm_peephole stop_gradient=True"}
 """Variants whose gradient is not their derivative: their paper cuts it."""
 

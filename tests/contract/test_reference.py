@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tidegate.cells import CELLS
+
 from . import cases
-from .cases import CUT, VARIANTS, Build, assert_close, beside, gradients, random_state, states_of
+from .cases import CUT, STOCK, VARIANTS, Build, assert_close, beside, gradients, random_state, states_of
 
 
 def unroll(*arguments: object):  # type: ignore[no-untyped-def]
@@ -17,7 +19,10 @@ def unroll(*arguments: object):  # type: ignore[no-untyped-def]
 
 
 EVERY = pytest.mark.parametrize("name", VARIANTS)
-SMOOTH = pytest.mark.parametrize("name", [name for name in VARIANTS if name not in CUT])
+# A missing bias is a path of the base, not of each cell: the first few show that its derivatives are right.
+SMOOTH = pytest.mark.parametrize(
+    "name", [n for n in VARIANTS if n not in CUT and ("bias=False" not in n or n.split()[0] in ("lstm", "gru_merge"))]
+)
 
 
 def flat(name: str, hidden: int, steps: int, lengths: Tensor | None, resets: Tensor | None):
@@ -38,6 +43,11 @@ def flat(name: str, hidden: int, steps: int, lengths: Tensor | None, resets: Ten
     return run, (x, *states, *weights)
 
 
+def quick(name: str) -> bool:
+    """Whether one random direction of derivatives is tried, not each entry of the Jacobian."""
+    return name.split()[0] in CELLS and name.split()[0] not in STOCK
+
+
 class Unrolled(torch.nn.Module):
     def __init__(self, cell: torch.nn.Module) -> None:
         super().__init__()
@@ -52,13 +62,13 @@ def test_first_derivative(name: str) -> None:
     resets = torch.tensor([[False, True, False], [False, False, False]])
     for options in ((None, None), (torch.tensor([3, 1]), None), (torch.tensor([3, 2]), resets)):
         run, point = flat(name, 3, 3, *options)
-        assert torch.autograd.gradcheck(run, point)
+        assert torch.autograd.gradcheck(run, point, fast_mode=quick(name))
 
 
 @SMOOTH
 def test_second_derivative(name: str) -> None:
     run, point = flat(name, 3 if "proj" in name else 2, 2, torch.tensor([2, 1]), None)
-    assert torch.autograd.gradgradcheck(run, point, atol=1e-4)
+    assert torch.autograd.gradgradcheck(run, point, atol=1e-4, fast_mode=quick(name))
 
 
 @EVERY
