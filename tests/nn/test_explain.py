@@ -58,3 +58,14 @@ def test_packed_sequences_and_single_ones() -> None:
     assert explain(LSTM(3, 4), packed).verdicts[0].chosen == "aten"
     assert explain(LSTM(3, 4), X[0]).verdicts[0].chosen == "aten"
     assert "got shape [1, 0, 3]" in str(explain(LSTM(3, 4), X[0, :0]).verdicts[0].refusals["aten"])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_what_a_cell_reads_beside_x_is_given_by_name(batch_first: bool) -> None:
+    layer = Recurrent(CELLS["t_lstm"](3, 4), layers=2, batch_first=batch_first)
+    x = X if batch_first else X.transpose(0, 1)
+    said = explain(torch.nn.Sequential(layer, Recurrent(GRU(4, 4), batch_first=batch_first)), x, elapsed=x[..., 0])
+    assert [v.cell for v in said.verdicts] == ["TimeLSTM(3, 4)", "TimeLSTM(4, 4)", "GRU(4, 4)"]
+    assert all(v.refusals["reference"] is None for v in said.verdicts)
+    with pytest.raises(ConfigError, match=r"the inputs \['elapsed'\] beside x"):
+        explain(layer, x)

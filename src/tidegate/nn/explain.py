@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
-from tidegate.compile.select import choose, verdicts
+from tidegate.compile.select import check_inputs, choose, verdicts
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
 
@@ -42,13 +43,18 @@ class Explanation:
 
 
 def explain(
-    layer: nn.Module, x: Tensor | PackedSequence, *, lengths: Tensor | None = None, resets: Tensor | None = None
+    layer: nn.Module,
+    x: Tensor | PackedSequence,
+    *,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    **inputs: Tensor,
 ) -> Explanation:
     """Say which backend runs every cell of `layer` on `x`, and why the others would not. Nothing is run.
 
     `layer` is a `Recurrent`, or any module with some inside; `x` has the batch and steps of the real input, is
     one sequence, [T, I], or is packed. A named backend that refuses is shown with its refusal: running the layer
-    would raise it.
+    would raise it. `inputs` are what the cells read beside x, by name, as the layers are given them.
     """
     found = [(name, m) for name, m in layer.named_modules() if isinstance(m, Recurrent)]
     if not found:
@@ -58,19 +64,26 @@ def explain(
             got=type(layer).__name__,
             hint="tg.explain(tg.nn.Recurrent(cell), x)",
         )
-    return Explanation(tuple(v for name, each in found for v in _verdicts(name, each, x, lengths, resets)))
+    return Explanation(tuple(v for name, each in found for v in _verdicts(name, each, x, lengths, resets, inputs)))
 
 
 def _verdicts(
-    name: str, layer: Recurrent, x: Tensor | PackedSequence, lengths: Tensor | None, resets: Tensor | None
+    name: str,
+    layer: Recurrent,
+    x: Tensor | PackedSequence,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    inputs: Mapping[str, Tensor],
 ) -> list[Verdict]:
+    beside = {n: v if layer.batch_first else v.transpose(0, 1) for n, v in inputs.items()}
     batch, steps = _sizes(x, layer.batch_first)
     said = []
     for index, cell in enumerate(layer.cells):
         assert isinstance(cell, Cell)
         number, backward = divmod(index, layer.directions)
         read = cell.weight_ih.new_empty(batch, steps, cell.input_size)
-        call = Call(cell, read, lengths=lengths, resets=resets)
+        given = check_inputs(cell, read, {n: v for n, v in beside.items() if n in cell.inputs})
+        call = Call(cell, read, lengths=lengths, resets=resets, given=given)
         said.append(
             Verdict(
                 where=f"{name + ' ' if name else ''}layer {number}{' backward' if backward else ''}",
