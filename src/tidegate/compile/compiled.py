@@ -36,7 +36,7 @@ def refuses(call: Call) -> Refusal | None:
         return lambda: "the states of every step are kept by the reference"
     found = _traced(call)
     if isinstance(found, Untraceable):
-        return lambda: f"{found}; write {found.hint}"
+        return lambda: f"{found}; instead: {found.hint}"
     return None
 
 

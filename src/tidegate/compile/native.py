@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidegate.compile.llvm import threads
+from tidegate.compile.llvm import panels, threads
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import Target
-from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel, emit
+from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel
+from tidegate.compile.llvm.library import kernel
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -53,8 +54,14 @@ def _full(rows: int, steps: int) -> Batch:
 
 def blank(*shape: int, like: Tensor, zero: bool = False) -> Tensor:
     """Return memory for a kernel to write; what it does not write is never read, unless it must be `zero`."""
-    make = torch.zeros if zero else torch.empty
-    return make(shape, dtype=like.dtype)
+    if zero:
+        return torch.zeros(shape, dtype=like.dtype)
+    return fresh(shape, like.dtype)
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return memory that may hold anything; tests have it hold NaN."""
+    return torch.empty(shape, dtype=dtype)
 
 
 class Loop:
@@ -67,13 +74,14 @@ class Loop:
         self.dtype = dtype
         self.bytes = dtype.itemsize
         self.lanes = target.lanes(REALS[dtype])
+        panels.compiled(target, REALS[dtype])
         self.compiled = compile_module(kernel.text, (ENTRY, PREPARE), target)
 
     def pack(self, matrices: Sequence[Tensor]) -> Tensor:
         """Pack the windows of the matrices that products multiply by; return the panels."""
         offsets, total = self._panels
-        panels = torch.empty(total, dtype=self.dtype)
-        address = panels.data_ptr()
+        packed = fresh((total,), self.dtype)
+        address = packed.data_ptr()
         values: dict[tuple[Any, ...], int] = {("panel",): 2 * self.lanes}
         for place, offset in offsets.items():
             values["panels", *place] = address + offset * self.bytes
@@ -87,15 +95,15 @@ class Loop:
                 values[name] = name[1]
         argument = array("q", [values[name] for name in self.kernel.prepare_slots])
         threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], 1)
-        return panels
+        return packed
 
-    def run(self, batch: Batch, panels: Tensor, buffers: Mapping[tuple[str, int | str], Tensor], items: int) -> None:
+    def run(self, batch: Batch, packed: Tensor, buffers: Mapping[tuple[str, int | str], Tensor], items: int) -> None:
         """Run the plan over a batch. Buffers are [B, ·] or [B, T, ·] with unit stride over the last axis."""
         rows = math.ceil(batch.rows / items) if items else 0
         block = self._block(rows)
         offsets, scratch_bytes = self._scratch(rows, block)
         workers = min(items, torch.get_num_threads())
-        scratch = torch.empty(workers * scratch_bytes + LINE, dtype=torch.uint8)
+        scratch = fresh((workers * scratch_bytes + LINE,), torch.uint8)
         places, _ = self._panels
         values: dict[tuple[Any, ...], int] = {
             ("threads",): 0,
@@ -110,7 +118,7 @@ class Loop:
             ("block",): block,
         }
         for place, offset in places.items():
-            values["panels", *place] = panels.data_ptr() + offset * self.bytes
+            values["panels", *place] = packed.data_ptr() + offset * self.bytes
         for name in self.kernel.slots:
             if name not in values:
                 values[name] = self._value(name, offsets, buffers)
@@ -205,11 +213,11 @@ class Native:
         )  # fmt: skip
 
     def _loop(self, plan: Plan, **options: Any) -> Loop:
-        kernel = emit(plan, self.program.states, self.target, REALS[self.dtype], **options)
-        return Loop(plan, self.program.states, kernel, self.target, self.dtype)
+        written = kernel(plan, self.program.states, self.target, REALS[self.dtype], **options)
+        return Loop(plan, self.program.states, written, self.target, self.dtype)
 
     def forward(
-        self, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor], fresh: Sequence[Tensor],
+        self, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor], initial: Sequence[Tensor],
         vectors: Sequence[Tensor], matrices: Sequence[Tensor], lengths: Tensor | None, resets: Tensor | None, save: bool,
     ) -> list[Tensor]:  # fmt: skip
         """Run forward; return the outputs [B, T, ·], the last states, and what was saved."""
@@ -222,7 +230,7 @@ class Native:
         loop = self.train if save else self.infer
         buffers = self._given(steps, rows, vectors, resets)
         buffers |= {("out", 0): out}
-        for kind, tensors in (("initial", states), ("final", final), ("fresh", fresh), ("saved", saved)):
+        for kind, tensors in (("initial", states), ("final", final), ("fresh", initial), ("saved", saved)):
             buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
         loop.run(batch, loop.pack(matrices), buffers, _items(count))
         return [out, *final, *saved]

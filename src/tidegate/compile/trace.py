@@ -119,7 +119,7 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
     Raises `Untraceable` where something in the step cannot be compiled.
     """
     like = cell.weight_ih.detach()
-    with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
         extra = {name: like.new_ones(ROWS, width) for name, width in {**steps, **rows}.items()}
         with cell.bound({name: extra[name] for name in rows}):
             x = cell.project(like.new_ones(ROWS, cell.input_size))
@@ -154,6 +154,11 @@ class Recorder(TorchDispatchMode):
             for number, module in enumerate(modules(cell))
             for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         }
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that torch's compiler, two seconds to import, need not be told to keep out."""
+        return False
 
     def reads(self, kind: str, name: str | int, value: Tensor) -> None:
         """Let `value` [ROWS, w] stand for what the step is given."""

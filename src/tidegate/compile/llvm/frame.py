@@ -11,6 +11,10 @@ from tidegate.compile.llvm.lanes import INDEX, POINTER
 Name: TypeAlias = tuple[Any, ...]
 
 
+class Size(int):
+    """A size or offset in a name: the code reads it when it runs and serves every other as well."""
+
+
 class Frame:
     """The slots of a kernel's one argument, an array of 64-bit integers; each is read once, when the function begins.
 
@@ -45,7 +49,7 @@ class Frame:
 
     def number(self, number: int) -> ir.Value:
         """Return a size or offset, which is not part of the code: one kernel serves all sizes."""
-        return INDEX(0) if number == 0 else self.index("number", number)
+        return INDEX(0) if number == 0 else self.index("number", Size(number))
 
     def _read(self, name: Name, kind: ir.Type) -> ir.Value:
         key = (name, kind is INDEX)

@@ -10,10 +10,10 @@ from typing import Any
 from llvmlite import ir
 
 from tidegate.compile.graph import Node
-from tidegate.compile.llvm.frame import Frame, Name
+from tidegate.compile.llvm.frame import Frame, Name, Size
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
-from tidegate.compile.llvm.panels import define_pack, define_product
+from tidegate.compile.llvm.panels import declare_pack, declare_product
 from tidegate.compile.llvm.passes import Moment, Passes
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan
@@ -51,8 +51,8 @@ def emit(
     module = ir.Module("recurrence")
     module.triple = target.triple
     lanes = target.lanes(real)
-    pack = define_pack(module, real, lanes)
-    product = define_product(module, real, lanes, target.registers)
+    pack = declare_pack(module, real)
+    product = declare_product(module, real)
     prepare_slots = _define_prepare(module, plan, pack)
     writer = _Writer(module, plan, states, real, lanes, product, outputs, partial, saved or {})
     (writer.backward if backward else writer.forward)()
@@ -70,7 +70,7 @@ def _define_prepare(module: ir.Module, plan: Plan, pack: ir.Function) -> tuple[N
             by_k, by_n = (down, across) if factor.turned else (across, down)
             depth = frame.number(v.width)
             panel = builder.mul(depth, frame.index("panel"))
-            source = frame.pointer("window", factor.matrix, factor.row, factor.column)
+            source = frame.pointer("window", factor.matrix, Size(factor.row), Size(factor.column))
             builder.call(
                 pack, [source, by_k, by_n, depth, frame.number(node.width), frame.pointer("panels", *name), panel]
             )
@@ -104,7 +104,7 @@ class _Writer:
         self.states = states
         self.partial = partial
         self.places: dict[Name, ir.Value] = {}
-        self.passes = Passes(self.lanes, self.frame, plan, product, self.scratch, outputs, partial, saved)
+        self.passes = Passes(self.lanes, self.frame, plan, states, product, self.scratch, outputs, partial, saved)
 
     def scratch(self, name: Name) -> ir.Value:
         """Return where a buffer of this thread begins."""

@@ -6,10 +6,43 @@ product reads it from front to back. Columns beyond N are zeros.
 
 from __future__ import annotations
 
+from functools import cache
+
 from llvmlite import ir
 
+from tidegate.compile.llvm.engine import compile_module, symbol
+from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.tile import Product, after, every, halves, steps, strided
+
+
+_PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
+_PRODUCT = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
+
+
+@cache
+def compiled(target: Target, real: str) -> dict[str, int]:
+    """Return the addresses of both functions, compiled for `target` and known to every module that declares them."""
+    module = ir.Module(f"panels of {real}")
+    module.triple = target.triple
+    lanes = target.lanes(real)
+    functions = (define_pack(module, real, lanes), define_product(module, real, lanes, target.registers))
+    for function in functions:
+        function.linkage = "external"
+    addresses = compile_module(str(module), [function.name for function in functions], target).addresses
+    for name, address in addresses.items():
+        symbol(name, address)
+    return addresses
+
+
+def declare_pack(module: ir.Module, real: str) -> ir.Function:
+    """Declare what `define_pack` defines."""
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), f"pack_{real}")
+
+
+def declare_product(module: ir.Module, real: str) -> ir.Function:
+    """Declare what `define_product` defines."""
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), f"product_{real}")
 
 
 def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
@@ -23,8 +56,7 @@ def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
     Strides count numbers; `panel_stride ≥ K*NR` leaves room for the panels of other matrices in between. Source and
     panels do not overlap. Whole panels of a source with a stride of 1 either way go a vector at a time.
     """
-    arguments = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
-    function = _define(module, f"pack_{real}", arguments, pointers=(0, 5))
+    function = _define(module, f"pack_{real}", _PACK, pointers=(0, 5))
     source, row_stride, column_stride, depth, columns, panels, panel_stride = function.args
     vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
     builder, width = vector.builder, INDEX(2 * lanes)
@@ -66,8 +98,7 @@ def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> 
     k increases, each term is added by one fma, and the sum starts from 0 or from C: a row's result has the same
     bits whatever `rows`, `panel_count` and `registers` are. `registers` is how many vectors the machine holds.
     """
-    arguments = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
-    function = _define(module, f"product_{real}", arguments, pointers=(2, 4, 7))
+    function = _define(module, f"product_{real}", _PRODUCT, pointers=(2, 4, 7))
     function.attributes.add("noinline")
     rows, depth, a, lda, b, panel_stride, panel_count, c, ldc, panel_step_c, accumulate = function.args
     vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)

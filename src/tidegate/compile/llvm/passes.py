@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from tidegate.compile.graph import REDUCTIONS, Node
 from tidegate.compile.llvm.elementary import FUNCTIONS
-from tidegate.compile.llvm.frame import Frame
+from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan, Stage, Target
@@ -52,6 +52,7 @@ class Passes:
         lanes: Lanes,
         frame: Frame,
         plan: Plan,
+        states: Sequence[int],
         product: ir.Function,
         scratch: Callable[[tuple[Any, ...]], ir.Value],
         outputs: Mapping[int, tuple[str, int]],
@@ -62,6 +63,7 @@ class Passes:
         self.builder = lanes.builder
         self.frame = frame
         self.plan = plan
+        self.states = states
         self.product = product
         self.scratch = scratch
         self.outputs = outputs
@@ -100,11 +102,11 @@ class Passes:
 
     def stride(self, node: Node) -> ir.Value:
         """Return how far apart rows of a node's width stand in scratch."""
-        return self.frame.index("stride", node.width)
+        return self.frame.index("stride", Size(node.width))
 
     def kept(self, node: Node, row: ir.Value, unit: ir.Value) -> ir.Value:
         """Return where unit `unit` of a kept node stands in scratch."""
-        base = self.scratch(("kept", self.numbers[node], node.width))
+        base = self.scratch(("kept", self.numbers[node], Size(node.width)))
         return after(self.lanes, strided(self.lanes, base, row, self.stride(node)), unit)
 
     def sum_into(self, node: Node, here: Here, value: ir.Value) -> None:
@@ -184,7 +186,7 @@ class _Body:
             if node.op not in REDUCTIONS:
                 self.lanes.store(self._number(node), self.p.kept(node, self.here.row, self.here.unit))
         for node, target in self.stage.stores:
-            self._store(self._number(node), target)
+            self._store(self._number(node), target, node.width)
         self._finish()
 
     def _compute(self, node: Node) -> ir.Value:
@@ -279,13 +281,13 @@ class _Body:
         scalar = self.builder.load(place, align=self.lanes.bytes, typ=self.lanes.scalar_type)
         return self.lanes.splat(scalar)
 
-    def _store(self, value: ir.Value, target: Target) -> None:
+    def _store(self, value: ir.Value, target: Target, width: int) -> None:
         kind, name, offset = target
         added = (kind, name) in self.p.partial
         if kind == "state":
             assert isinstance(name, int)
             place = self._state(self.at.following[name], name, offset, self.here.unit)
-            self._write(value, place, added, padded=not added)
+            self._write(value, place, added, padded=not added and width == self.p.states[name])
             if name in self.p.outputs and self.p.outputs[name][0] == "out":
                 self._put(value, *self.p.outputs[name], offset, False)
         else:

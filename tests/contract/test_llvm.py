@@ -1,0 +1,144 @@
+"""Every cell, with every technique, compiled: outputs and all gradients are the reference's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tidegate.cells import Cell
+from tidegate.compile import native
+from tidegate.compile.call import Call
+from tidegate.compile.select import BACKENDS
+
+from .cases import VARIANTS, assert_close, beside, gradients, random_state, some_lengths, states_of, unroll
+
+TECHNIQUES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "layer_norm": {"layer_norm": True},
+    "zoneout": {"zoneout": 0.3},
+    "variational": {"variational_dropout": 0.3},
+    "recurrent": {"recurrent_dropout": 0.3},
+    "lengths": {},
+    "resets": {},
+}
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
+BATCHES, WIDTHS, STEPS = (1, 2, 17), (1, 17, 64, 100), (1, 2, 33)
+SIZES = list(itertools.product(BATCHES, WIDTHS, STEPS))
+EVERY = list(itertools.product(VARIANTS, TECHNIQUES))
+
+
+@pytest.fixture(autouse=True)
+def memory_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        if dtype == torch.uint8:
+            return torch.full(tuple(shape), 255, dtype=dtype)
+        return torch.full(tuple(shape), float("nan"), dtype=dtype)
+
+    monkeypatch.setattr(native, "fresh", poisoned)
+
+
+def built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:
+    torch.manual_seed(7)
+    hidden = max(hidden, 3) if "proj" in name else hidden
+    return VARIANTS[name](5, hidden, dtype=dtype, **TECHNIQUES[technique])
+
+
+def compare(name: str, technique: str, batch: int, hidden: int, steps: int, dtype: torch.dtype) -> None:
+    cell = built(name, technique, hidden, dtype)
+    x = torch.randn(batch, steps, 5, dtype=dtype, requires_grad=True)
+    state = random_state(cell, batch)
+    lengths = some_lengths(batch, steps) if technique in ("lengths", "resets") else None
+    resets = torch.arange(steps).expand(batch, steps) % 3 == 1 if technique == "resets" else None
+    results = []
+    for backend in ("llvm", "reference"):
+        torch.manual_seed(11)
+        y, end = unroll(cell, x, state, lengths, resets, backend=backend)
+        everything = [y, *states_of(cell, end)]
+        leaves = [x, *states_of(cell, state), *cell.parameters()]
+        results.append([*everything, *gradients(everything, leaves)])
+    assert_close(results[0], results[1], TOLERANCE[dtype])
+
+
+def some_sizes(name: str, technique: str) -> list[tuple[int, int, int]]:
+    """Two of all sizes, others for each cell and technique, such that together all are tried often."""
+    at = EVERY.index((name, technique)) * 5
+    return [SIZES[(at + 13 * n) % len(SIZES)] for n in range(2)]
+
+
+@pytest.mark.parametrize(("name", "technique"), EVERY)
+def test_equals_the_reference(name: str, technique: str) -> None:
+    for size, dtype in itertools.product(some_sizes(name, technique), TOLERANCE):
+        compare(name, technique, *size, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "technique"), EVERY)
+def test_equals_the_reference_at_every_size(name: str, technique: str) -> None:
+    for size, dtype in itertools.product(SIZES, TOLERANCE):
+        compare(name, technique, *size, dtype)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_cell_compiles(name: str) -> None:
+    cell = built(name, "plain", 4, torch.float32)
+    reason = BACKENDS["llvm"].refuses(Call(cell, torch.randn(2, 3, 5)))
+    assert reason is None, reason()
+
+
+@pytest.mark.parametrize("technique", ["plain", "layer_norm", "lengths"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(name: str, technique: str) -> None:
+    cell = built(name, technique, 17, torch.float32)
+    x = torch.randn(9, 6, 5)
+    lengths = torch.tensor([6, 2, 5, 0, 6, 3, 6, 1, 4]) if technique == "lengths" else None
+    state = tuple(s.detach() for s in states_of(cell, random_state(cell, 9)))
+
+    def run(x: Tensor, states: Sequence[Tensor], lengths: Tensor | None, threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            y, end = unroll(cell, x, cell.pack(tuple(states)), lengths, backend="llvm")
+        return [y, *states_of(cell, end)]
+
+    whole = run(x, state, lengths, 1)
+    kept = [2, 4]
+    others = torch.randn(9, 6, 5)
+    others[kept] = x[kept]
+    other_states = [torch.randn_like(s).abs() for s in state]
+    for s, o in zip(state, other_states, strict=True):
+        o[kept] = s[kept]
+    for threads in (1, 2):
+        for again in (run(x, state, lengths, threads), run(others, other_states, lengths, threads)):
+            for a, b in zip(whole, again, strict=True):
+                assert torch.equal(a[kept], b[kept])
+    if lengths is not None:
+        longer = torch.cat([x, torch.full((9, 3, 5), float("nan"))], 1)
+        for a, b in zip(whole, run(longer, state, lengths, 1), strict=True):
+            assert_close([b[kept, :6] if b.dim() == 3 else b[kept]], [a[kept]], 1e-6)
+    few = run(x[kept], [s[kept] for s in state], None if lengths is None else lengths[kept], 1)
+    assert_close(few, [a[kept] for a in whole], 1e-6)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(0, 3), (2, 0), (0, 0)])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "mine"])
+def test_nothing_in_nothing_out(name: str, batch: int, steps: int) -> None:
+    cell = built(name, "plain", 4, torch.float64)
+    x = torch.randn(batch, steps, 5, dtype=torch.float64, requires_grad=True)
+    state = random_state(cell, batch)
+    y, end = unroll(cell, x, state, backend="llvm")
+    assert y.shape == (batch, steps, cell.output_size)
+    assert_close(states_of(cell, end), states_of(cell, state), 0.0)
+    assert_close(gradients(states_of(cell, end), states_of(cell, state)),
+                 gradients(states_of(cell, state), states_of(cell, state)), 0.0)  # fmt: skip
+
+
+def test_what_steps_read_beside_is_given_to_the_kernel() -> None:
+    reads = [name for name, build in VARIANTS.items() if build(5, 4).inputs]
+    assert reads
+    for name in reads:
+        cell = built(name, "plain", 4, torch.float32)
+        assert beside(cell, torch.randn(2, 3, 5)).keys() == set(cell.inputs)
