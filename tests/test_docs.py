@@ -124,8 +124,9 @@ def test_the_catalogue_has_every_cell_with_its_equations_and_its_source() -> Non
     exec(compile(path.read_text(encoding="utf-8"), path, "exec"), hook)
     written = hook["on_page_markdown"](page, page=None)
     assert hook["on_page_markdown"]("as it is", page=None) == "as it is"
-    assert len(CELLS) >= 30
-    for name, cell in CELLS.items():
+    ours = {name: cell for name, cell in CELLS.items() if cell.__module__.startswith("tidegate.")}
+    assert len(ours) >= 30
+    for name, cell in ours.items():
         section = written.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert f"| [`{name}`](#{name}) | `{cell.__name__}` |" in written
         assert re.search(r"^    .*=", section, re.MULTILINE) or "`h' = " in section, f"{name} has no equations"

@@ -97,4 +97,5 @@ def test_a6_gru_with_a_merge_gate() -> None:
 
 def test_every_registered_cell_has_its_equation_in_this_folder() -> None:
     written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    assert set(re.findall(r'build\("(\w+)"', written)) == set(CELLS)
+    ours = {name for name, cell in CELLS.items() if cell.__module__.startswith("tidegate.")}
+    assert set(re.findall(r'build\("(\w+)"', written)) == ours

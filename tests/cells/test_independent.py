@@ -23,7 +23,7 @@ def test_units_of_indrnn_do_not_see_each_other() -> None:
     assert torch.equal(jacobian, jacobian.diag().diag())
     assert jacobian.diag().all()
     assert "weight_hh" not in cell.state_dict()
-    u = cell.get_parameter("weight_u")
+    u = cell.get_parameter("weight_u").detach()
     assert 0 <= float(u.min()) < float(u.max()) <= 1
 
 
