@@ -26,7 +26,8 @@ class Linear(Cell):
 
     `coefficients` and `emit` take any leading axes, so all of them can be had at once: a, b from x [B, T, G·H],
     then every c' by a scan over T, then every output from x and c' [B, T, C]. The pieces that they use read noise
-    that is bound as `x` is laid out: [B, ·] for one step, [B, T, ·] for all.
+    that is bound as `x` is laid out: [B, ·] for one step, [B, T, ·] for all. Zoneout is not in a and b: it mixes the
+    states with those before, after the step.
     """
 
     recurrent_gates = ()
