@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
-import torch
 from torch import Tensor
 
 HUGE_PAGE = 2 << 20
@@ -38,4 +37,4 @@ def _advise() -> Callable[[int, int, int], int] | None:
         return None
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return advise  # type: ignore[no-any-return]
+    return advise

@@ -70,7 +70,8 @@ def unroll(call: Call) -> Run:
     c, last = linear_recurrence(
         kept_a, kept_b, states[-1], lengths, call.resets, fresh[-1], is_complex=linear.is_complex
     )
-    every, after = (c,), (last,)
+    every: tuple[Tensor, ...] = (c,)
+    after: tuple[Tensor, ...] = (last,)
     if len(states) > 1:
         reached = c if kept_a is a else linear.scaled(a, _before(call, c, states[-1], fresh[-1])) + b
         with cell.bound(noise):

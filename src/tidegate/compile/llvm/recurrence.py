@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from llvmlite import ir
 
+from tidegate.compile.llvm.channels import Tile, Values
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import host
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
-from tidegate.compile.llvm.tile import Loop, after, steps
+from tidegate.compile.llvm.segments import BYTE, define_search, turns
+from tidegate.compile.llvm.tile import after, steps
 
-Values = list[ir.Value]
-BYTE = ir.IntType(8)
 WIDTHS = (8, 2)
-LINE_BYTES = 64
 
 SIZES = ("next", "never", "rows", "steps", "channels", "chunk_steps", "chunks", "block", "stretch", "lengths", "resets")
 TENSORS = ("a", "b", "dh", "h", "h0", "fresh", "da", "db", "dfresh", "state", "factor")
@@ -27,79 +25,6 @@ FIELDS = (*SIZES, *(f"{name}{part}" for name in TENSORS for part in ("", "_row",
 
 `next` is the address of a zero that the threads count tasks with, `never` is 0.
 """
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Some channels of one row: `width` vectors side by side, the last of them masked if need be.
-
-    A complex number's imaginary part stands `apart` channels behind its real one; values are listed real parts
-    first.
-    """
-
-    lanes: Lanes
-    width: int
-    mask: ir.Value | None
-    apart: ir.Value | None
-    streaming: object
-
-    def _places(self, pointer: ir.Value) -> Values:
-        parts = [pointer] if self.apart is None else [pointer, after(self.lanes, pointer, self.apart)]
-        return [after(self.lanes, part, INDEX(w * self.lanes.count)) for part in parts for w in range(self.width)]
-
-    @property
-    def fills_lines(self) -> bool:
-        return self.width * self.lanes.count * self.lanes.bytes >= LINE_BYTES
-
-    def load(self, pointer: ir.Value) -> Values:
-        if self.mask is None:
-            return [self.lanes.load(place) for place in self._places(pointer)]
-        return [self.lanes.masked_load(place, self.mask) for place in self._places(pointer)]
-
-    def store(self, values: Values, pointer: ir.Value, past_cache: bool = False) -> None:
-        for value, place in zip(values, self._places(pointer), strict=True):
-            if self.mask is not None:
-                self.lanes.masked_store(value, place, self.mask)
-            elif past_cache and self.streaming is not None and self.fills_lines:
-                stored = self.lanes.builder.store(value, place, align=self.lanes.bytes * self.lanes.count)
-                stored.set_metadata("nontemporal", self.streaming)
-            else:
-                self.lanes.store(value, place)
-
-    def zeros(self) -> Values:
-        return [self.lanes.const(0.0)] * (self.width * (1 if self.apart is None else 2))
-
-    def ones(self) -> Values:
-        real = [self.lanes.const(1.0)] * self.width
-        return real if self.apart is None else real + [self.lanes.const(0.0)] * self.width
-
-    def plus(self, x: Values, y: Values) -> Values:
-        return [self.lanes.add(*pair) for pair in zip(x, y, strict=True)]
-
-    def fma(self, x: Values, y: Values, z: Values) -> Values:
-        """x·y + z."""
-        if self.apart is None:
-            return [self.lanes.fma(*each) for each in zip(x, y, z, strict=True)]
-        (xr, xi), (yr, yi), (zr, zi) = map(self._parts, (x, y, z))
-        minus = [self.lanes.neg(v) for v in xi]
-        return self._fma(minus, yi, self._fma(xr, yr, zr)) + self._fma(xi, yr, self._fma(xr, yi, zi))
-
-    def times_conjugate(self, x: Values, y: Values) -> Values:
-        """conj(x)·y."""
-        if self.apart is None:
-            return [self.lanes.builder.fmul(*pair) for pair in zip(x, y, strict=True)]
-        (xr, xi), (yr, yi) = map(self._parts, (x, y))
-        minus = [self.lanes.neg(v) for v in xi]
-        return self._fma(xi, yi, self._times(xr, yr)) + self._fma(minus, yr, self._times(xr, yi))
-
-    def _parts(self, x: Values) -> tuple[Values, Values]:
-        return x[: self.width], x[self.width :]
-
-    def _fma(self, x: Values, y: Values, z: Values) -> Values:
-        return [self.lanes.fma(*each) for each in zip(x, y, z, strict=True)]
-
-    def _times(self, x: Values, y: Values) -> Values:
-        return [self.lanes.builder.fmul(*pair) for pair in zip(x, y, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -124,10 +49,9 @@ class Pass:
     in registers within a stretch, and in buffers [rows, chunks, channels] between them.
     """
 
-    backwards = False
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    carries: tuple[str, ...]
+    backwards: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]]
+    writes: ClassVar[tuple[str, ...]]
 
     def __init__(self, kind: Kind, function: ir.Function, search: ir.Function) -> None:
         self.kind = kind
@@ -287,7 +211,7 @@ class Pass:
 class Forward(Pass):
     """`h_t = a_t⊙h_{t-1} + b_t`."""
 
-    reads, writes, carries = ("a", "b"), ("h",), ("state",)
+    reads, writes = ("a", "b"), ("h",)
 
     def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
         builder, state = self.builder, self.kept("state", channel)
@@ -305,10 +229,10 @@ class Forward(Pass):
 class ForwardChunk(Pass):
     """What a chunk does to the state before it, `h_end = factor⊙h_before + state`: both buffers, started as 1 and 0."""
 
-    reads, writes, carries = ("a", "b"), (), ("state", "factor")
+    reads, writes = ("a", "b"), ()
 
     def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
-        builder, places = self.builder, [self.kept(name, channel) for name in self.carries]
+        builder, places = self.builder, [self.kept(name, channel) for name in ("state", "factor")]
         state = tile.load(builder.select(reset, self.of_row("fresh", channel), places[0]))
         factor = [builder.select(reset, self.lanes.const(0.0), v) for v in tile.load(places[1])]
 
@@ -321,10 +245,14 @@ class ForwardChunk(Pass):
 
 
 class Backward(Pass):
-    """`g_t = dh_t + conj(a_{t+1})⊙g_{t+1}`, `db = g`, `da_t = conj(h_{t-1})⊙g_t`; `state` becomes the gradient of h0."""
+    """`g_t = dh_t + conj(a_{t+1})⊙g_{t+1}`, `db = g`, `da_t = conj(h_{t-1})⊙g_t`.
+
+    `state` holds the gradient of the last state, and then that of h0.
+    """
 
     backwards = True
-    reads, writes, carries = ("a", "dh", "h"), ("da", "db"), ("state",)
+    reads = ("a", "dh", "h")
+    writes: ClassVar[tuple[str, ...]] = ("da", "db")
 
     def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
         builder, state = self.builder, self.kept("state", channel)
@@ -362,7 +290,7 @@ class Backward(Pass):
 class BackwardSum(Backward):
     """`Backward` for an a that is the same in every step: da is summed over the steps, into a buffer."""
 
-    writes, carries = ("db",), ("state", "da")
+    writes = ("db",)
 
     def sums(self, tile: Tile) -> list[Values]:
         return [tile.zeros()]
@@ -379,10 +307,10 @@ class BackwardChunk(Pass):
     """What a chunk does to the derivative behind it: `factor` and `state` as in `ForwardChunk`."""
 
     backwards = True
-    reads, writes, carries = ("a", "dh"), (), ("state", "factor")
+    reads, writes = ("a", "dh"), ()
 
     def segment(self, tile: Tile, channel: ir.Value, begin: ir.Value, end: ir.Value, reset: ir.Value) -> None:
-        places = [self.kept(name, channel) for name in self.carries]
+        places = [self.kept(name, channel) for name in ("state", "factor")]
 
         def turn(at: dict[str, ir.Value], carried: list[Values], _: ir.Value) -> list[Values]:
             a = tile.load(at["a"])
@@ -399,52 +327,6 @@ def _grouped(flat: Sequence[ir.Value], like: Sequence[Values]) -> list[Values]:
     return [list(flat[at : at + width]) for at in range(0, len(flat), width)]
 
 
-@contextmanager
-def turns(builder: ir.IRBuilder, start: ir.Value, going: Callable[[ir.Value], ir.Value]) -> Iterator[Loop]:
-    """Loop while `going(counter)` holds; the body puts the next counter into `following`."""
-    entry = builder.block
-    head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    loop = Loop(builder.phi(start.type), [])
-    loop.counter.add_incoming(start, entry)
-    builder.cbranch(going(loop.counter), body, end)
-    builder.position_at_end(body)
-    yield loop
-    loop.counter.add_incoming(loop.following[0], builder.block)
-    builder.branch(head)
-    builder.position_at_end(end)
-
-
-def _define_search(function: ir.Function, step: int) -> None:
-    """Define `search(resets, t, limit)`: the nearest step after (or before) t with a reset, or else `limit`.
-
-    Forwards the limit is the end of the steps, backwards the first of them. Without resets it is the answer.
-    """
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    resets, t, limit = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    head, look, end = (builder.append_basic_block(name) for name in ("head", "look", "end"))
-    absent = builder.icmp_unsigned("==", builder.ptrtoint(resets, INDEX), INDEX(0))
-    entry, first = builder.block, builder.add(t, INDEX(step))
-    builder.cbranch(absent, end, head)
-    builder.position_at_end(head)
-    at = builder.phi(INDEX)
-    builder.cbranch(builder.icmp_signed("<" if step > 0 else ">", at, limit), look, end)
-    builder.position_at_end(look)
-    flag = builder.load(builder.gep(resets, [at], source_etype=BYTE), align=1, typ=BYTE)
-    at.add_incoming(first, entry)
-    at.add_incoming(builder.add(at, INDEX(step)), look)
-    found = builder.icmp_unsigned("!=", flag, BYTE(0))
-    builder.cbranch(found, end, head)
-    builder.position_at_end(end)
-    answer = builder.phi(INDEX)
-    for value, block in ((limit, entry), (limit, head), (at, look)):
-        answer.add_incoming(value, block)
-    builder.ret(answer)
-
-
 PASSES = {
     "forward": Forward,
     "backward": Backward,
@@ -458,9 +340,7 @@ def module_text(kind: Kind, name: str) -> str:
     """Return the module that defines the pass `name` of `PASSES`."""
     module = ir.Module(f"{kind.name}_{name}")
     chosen = PASSES[name]
-    kinds = ir.FunctionType(INDEX, [POINTER, INDEX, INDEX])
-    search = ir.Function(module, kinds, "last_reset" if chosen.backwards else "next_reset")
-    _define_search(search, -1 if chosen.backwards else 1)
+    search = define_search(module, "search", -1 if chosen.backwards else 1)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name)
     function.attributes.add("nounwind")
     chosen(kind, function, search).define()
