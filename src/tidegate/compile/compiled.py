@@ -18,7 +18,7 @@ from tidegate.shapes import zero_padding
 
 Key = tuple[object, ...]
 _TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, str] | Untraceable]] = WeakKeyDictionary()
-_PLAIN = (int, float, bool, str, type(None))
+_PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 def refuses(call: Call) -> Refusal | None:
@@ -85,8 +85,9 @@ def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
     cell = call.cell
     known = _TRACED.setdefault(cell, {})
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
-    steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
-    rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
+    if call.given.steps or call.given.rows:
+        steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
+        rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
     key = (cell.weight_ih.dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
     if key not in known:
         try:
@@ -102,4 +103,4 @@ def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
 
 def _plain(cell: Cell) -> Key:
     """Return the cell's plain attributes, which its step may have read while it was traced."""
-    return tuple((n, v) for n, v in vars(cell).items() if isinstance(v, _PLAIN))
+    return tuple([v for v in vars(cell).values() if type(v) in _PLAIN])

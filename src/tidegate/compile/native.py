@@ -24,6 +24,7 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 LINE = 64
 MOST_ROWS = 64
 TILE_BYTES = 16384
+MOST_FORMS = 64
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,19 @@ def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A kernel's argument for batches of one size: its numbers, and the slots that each call fills in."""
+
+    numbers: array[int]
+    scratch_bytes: int
+    scratch: int
+    order: int
+    active: int
+    panels: list[tuple[int, int]]
+    buffers: dict[tuple[Any, ...], tuple[int, int | None, int | None]]
+
+
 class Loop:
     """One plan, compiled for numbers of one type; `run` fills its argument and lets the threads at it."""
 
@@ -73,6 +87,7 @@ class Loop:
         self.kernel = kernel
         self.dtype = dtype
         self.bytes = dtype.itemsize
+        self._forms: dict[tuple[int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
         panels.compiled(target, REALS[dtype])
         self.compiled = compile_module(kernel.text, (ENTRY, PREPARE), target)
@@ -99,52 +114,67 @@ class Loop:
 
     def run(self, batch: Batch, packed: Tensor, buffers: Mapping[tuple[str, int | str], Tensor], items: int) -> None:
         """Run the plan over a batch. Buffers are [B, ·] or [B, T, ·] with unit stride over the last axis."""
-        rows = math.ceil(batch.rows / items) if items else 0
-        block = self._block(rows)
-        offsets, scratch_bytes = self._scratch(rows, block)
+        form = self._form(batch.rows, batch.steps, items)
         workers = min(items, torch.get_num_threads())
-        scratch = fresh((workers * scratch_bytes + LINE,), torch.uint8)
-        places, _ = self._panels
-        values: dict[tuple[Any, ...], int] = {
-            ("threads",): 0,
-            ("taken",): 0,
-            ("scratch",): -(-scratch.data_ptr() // LINE) * LINE,
-            ("scratch_bytes",): scratch_bytes,
-            ("blocks",): items,
-            ("rows",): batch.rows,
-            ("steps",): batch.steps,
-            ("order",): batch.order.data_ptr(),
-            ("active",): batch.active.data_ptr(),
-            ("block",): block,
-        }
-        for place, offset in places.items():
-            values["panels", *place] = packed.data_ptr() + offset * self.bytes
-        for name in self.kernel.slots:
-            if name not in values:
-                values[name] = self._value(name, offsets, buffers)
-        argument = array("q", [values[name] for name in self.kernel.slots])
+        scratch = fresh((workers * form.scratch_bytes + LINE,), torch.uint8)
+        argument = array("q", form.numbers)
+        argument[form.scratch] = -(-scratch.data_ptr() // LINE) * LINE
+        argument[form.order] = batch.order.data_ptr()
+        argument[form.active] = batch.active.data_ptr()
+        address = packed.data_ptr()
+        for slot, offset in form.panels:
+            argument[slot] = address + offset
+        for name, (place, row_stride, step_stride) in form.buffers.items():
+            buffer = buffers.get(name)
+            if buffer is not None:
+                argument[place] = buffer.data_ptr()
+                strides = buffer.stride()
+                if row_stride is not None:
+                    argument[row_stride] = strides[0]
+                if step_stride is not None:
+                    argument[step_stride] = strides[1]
         several = torch.get_num_threads() if workers > 1 else 1
         threads.run(self.compiled.addresses[ENTRY], argument.buffer_info()[0], several)
 
-    def _value(
-        self, name: tuple[Any, ...], offsets: Mapping[tuple[Any, ...], int],
-        buffers: Mapping[tuple[str, int | str], Tensor],
-    ) -> int:  # fmt: skip
-        kind = name[0]
-        if kind == "number":
-            return int(name[1])
-        if kind == "stride":
-            return self._padded(name[1])
-        if kind == "state_stride":
-            return self._padded(self.states[name[1]])
-        if kind == "offset":
-            return offsets[name[1:]]
-        buffer = buffers.get(name[1:])
-        if buffer is None:
-            return 0
-        if kind == "buffer":
-            return buffer.data_ptr()
-        return buffer.stride(0 if kind == "row_stride" else 1)
+    def _form(self, rows: int, steps: int, items: int) -> _Form:
+        """Return the argument for batches of a size, all but what changes from call to call."""
+        known = self._forms.get((rows, steps, items))
+        if known is None:
+            if len(self._forms) >= MOST_FORMS:
+                self._forms.clear()
+            known = self._forms[rows, steps, items] = self._new_form(rows, steps, items)
+        return known
+
+    def _new_form(self, rows: int, steps: int, items: int) -> _Form:
+        each = math.ceil(rows / items) if items else 0
+        block = self._block(each)
+        offsets, scratch_bytes = self._scratch(each, block)
+        values: dict[tuple[Any, ...], int] = {
+            ("scratch_bytes",): scratch_bytes, ("blocks",): items, ("rows",): rows, ("steps",): steps, ("block",): block,
+        }  # fmt: skip
+        for name in self.kernel.slots:
+            if name[0] == "number":
+                values[name] = int(name[1])
+            elif name[0] == "stride":
+                values[name] = self._padded(name[1])
+            elif name[0] == "state_stride":
+                values[name] = self._padded(self.states[name[1]])
+            elif name[0] == "offset":
+                values[name] = offsets[name[1:]]
+        slots = {name: slot for slot, name in enumerate(self.kernel.slots)}
+        return _Form(
+            numbers=array("q", [values.get(name, 0) for name in self.kernel.slots]),
+            scratch_bytes=scratch_bytes,
+            scratch=slots["scratch",],
+            order=slots["order",],
+            active=slots["active",],
+            panels=[(slots["panels", *place], offset * self.bytes) for place, offset in self._panels[0].items()],
+            buffers={
+                name[1:]: (slot, slots.get(("row_stride", *name[1:])), slots.get(("step_stride", *name[1:])))
+                for name, slot in slots.items()
+                if name[0] == "buffer"
+            },
+        )
 
     def _padded(self, width: int) -> int:
         return -(-width // self.lanes) * self.lanes

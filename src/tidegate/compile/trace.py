@@ -76,12 +76,11 @@ class Hoisted:
 
     def values(self, cell: Cell) -> list[Tensor]:
         """Compute every value from the parameters as they are now, differentiably."""
-        owners = modules(cell)
         found: list[Tensor] = []
         for entry in self.entries:
             if isinstance(entry, Found):
                 place = entry.place
-                found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
+                found.append(place if isinstance(place, Tensor) else getattr(_module(cell, place[0]), place[1]))
                 continue
             args, kwargs = tree_map(
                 lambda a: found[a.base] if isinstance(a, Shared) else a, (entry.args, entry.kwargs), is_leaf=_is_value
@@ -107,8 +106,12 @@ class Traced:
 
 
 def modules(cell: Cell) -> list[Module]:
-    """Return every module whose tensors a step may read: the cell's, and the layer's that owns its weights."""
+    """Return every module whose tensors a step may read: the cell, then those in it and in the layer that owns it."""
     return [*cell.modules(), *(() if cell.owner is None else cell.owner.modules())]
+
+
+def _module(cell: Cell, number: int) -> Module:
+    return cell if number == 0 else modules(cell)[number]
 
 
 def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Traced:
