@@ -12,7 +12,7 @@ from torch import Tensor
 import tidegate.cells  # noqa: F401
 from tidegate.cells.base import CELLS, Cell
 from tidegate.cells.linear import MinGRU
-from tidegate.compile import linear, pages, reference, scan
+from tidegate.compile import linear, pages, reference, scan, segments
 from tidegate.compile.call import Call
 from tidegate.compile.linear import linear_recurrence
 from tidegate.errors import BackendError, ShapeError
@@ -301,6 +301,65 @@ def test_cells_equal_the_reference(name: str, option: str, training: bool) -> No
         inputs = [x, *cell.parameters()] if call.states is None else [x, *cell.parameters(), *states[-1:]]
         run, wanted = ((r.outputs, *r.states, *r.every) for r in (scan.unroll(call), reference.unroll(call)))
         assert_same(run, wanted, inputs, 1e-10)
+
+
+@pytest.fixture
+def segmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even small calls run in segments of a few steps."""
+    monkeypatch.setattr(segments, "WORTHWHILE_BYTES", 0)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 2048)
+
+
+@pytest.mark.usefixtures("segmented")
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("option", ["plain", "layer_norm"])
+def test_segments_equal_the_reference(name: str, option: str) -> None:
+    cell = CELLS[name](5, 7, dtype=torch.float64, **OPTIONS[option])
+    x = torch.randn(3, 11, 5, dtype=torch.float64, requires_grad=True)
+    states = tuple(torch.randn(3, size, dtype=torch.float64, requires_grad=True) for size in cell.state_sizes)
+    lengths, resets = torch.tensor([11, 4, 0]), torch.rand(3, 11) < 0.2
+    plain = Call(cell, x)
+    for call in (plain, replace(plain, states=states), replace(plain, states=states, lengths=lengths, resets=resets)):
+        steps = segments.segment_steps(call)
+        assert steps is not None
+        assert steps < 11
+        inputs = [x, *cell.parameters()] if call.states is None else [x, *cell.parameters(), *states]
+        run, wanted = ((r.outputs, *r.states) for r in (scan.unroll(call), reference.unroll(call)))
+        wanted = tuple(each + sum(state.sum() * 0 for state in states) for each in wanted)
+        assert_same(run, wanted, inputs, 1e-10)
+
+
+@pytest.mark.usefixtures("segmented")
+def test_segments_give_the_gradient_to_what_wants_it() -> None:
+    cell, x = MinGRU(5, 7, dtype=torch.float64), torch.randn(2, 9, 5, dtype=torch.float64)
+    cell.bias_ih.requires_grad_(False)
+    for call in (Call(cell, x), Call(cell, x.clone().requires_grad_())):
+        run, wanted = scan.unroll(call), reference.unroll(call)
+        inputs = [each for each in (call.x, cell.weight_ih) if each.requires_grad]
+        assert_same((run.outputs, *run.states), (wanted.outputs, *wanted.states), inputs, 1e-10)
+    with torch.no_grad():
+        assert not scan.unroll(Call(cell, x)).outputs.requires_grad
+
+
+@pytest.mark.usefixtures("segmented")
+def test_a_second_derivative_through_segments_is_refused() -> None:
+    cell, x = MinGRU(5, 7), torch.randn(2, 9, 5, requires_grad=True)
+    (dx,) = torch.autograd.grad(scan.unroll(Call(cell, x)).outputs.sum(), x, create_graph=True)
+    with pytest.raises(BackendError, match="reference"):
+        dx.sum().backward()
+
+
+@pytest.mark.usefixtures("segmented")
+def test_segments_are_for_what_can_be_computed_again() -> None:
+    x = torch.randn(2, 9, 5)
+    noisy = MinGRU(5, 7, recurrent_dropout=0.5)
+    assert segments.segment_steps(Call(noisy, x, given=noisy.draw(x))) is None
+    assert segments.segment_steps(Call(MinGRU(5, 7, zoneout=0.5).eval(), x)) is None
+    assert segments.segment_steps(Call(MinGRU(5, 7), x, every_state=True)) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert segments.segment_steps(Call(MinGRU(5, 7), x)) is None
+    normed = torch.nn.utils.parametrizations.weight_norm(MinGRU(5, 7), "weight_ih")
+    assert segments.segment_steps(Call(normed, x)) is None
 
 
 @pytest.mark.parametrize("name", LINEAR)

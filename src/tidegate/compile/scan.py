@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
+from tidegate.compile import segments
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.linear import linear_recurrence
 from tidegate.shapes import last_real_step, repeat_last_step, zero_padding
@@ -51,12 +52,27 @@ def _steps_by_coefficients(kind: type[Cell]) -> bool:
 
 
 def unroll(call: Call) -> Run:
-    """Run what `reference.unroll` does, without a loop in Python. Differentiable once."""
+    """Run what `reference.unroll` does, without a loop over steps in Python. Differentiable once."""
+    steps = segments.segment_steps(call)
+    if steps is None:
+        return _whole(call)
+    return segments.unroll(call, _whole, _states(call)[0], steps)
+
+
+def _states(call: Call) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return the states before the first step, and those that a reset brings."""
+    cell, x = call.cell, call.x
+    fresh = cell.unpack(cell.initial_state(x.shape[0], device=x.device))
+    dtype = cell.weight_ih.dtype
+    return fresh if call.states is None else tuple(s.to(dtype) for s in call.states), fresh
+
+
+def _whole(call: Call) -> Run:
+    """All steps at once."""
     cell, x, lengths, given = call.cell, call.x, call.lengths, call.given
     linear = cast(LinearCell, cell)
     dtype = cell.weight_ih.dtype
-    fresh = cell.unpack(cell.initial_state(x.shape[0], device=x.device))
-    states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
+    states, fresh = _states(call)
     noise = given.steps
     if lengths is not None:
         x = repeat_last_step(x, lengths)
