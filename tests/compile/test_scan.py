@@ -185,7 +185,7 @@ def test_threads_change_no_bit(parts: bool, request: pytest.FixtureRequest) -> N
 
 
 def test_chunks_are_for_cores_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(linear, "CORES", 8)
     assert linear.chunk_steps(1, 80000, 64) == 10000
     assert linear.chunk_steps(2, 80000, 64) == 20000
     assert linear.chunk_steps(1, 4000, 64) == 4000

@@ -23,6 +23,7 @@ CHUNK_STEPS = 2048
 """Chunks are not cut shorter."""
 
 TILE_CHANNELS = 64
+CORES = os.cpu_count() or 1
 PARALLEL_NUMBERS = 1 << 15
 """From here on threads are worth waking."""
 
@@ -183,7 +184,7 @@ def chunk_steps(rows: int, steps: int, width: int) -> int:
     number of threads in use, which may not change a bit.
     """
     tasks = max(rows * -(-width // TILE_CHANNELS), 1)
-    chunks = (os.cpu_count() or 1) // tasks
+    chunks = CORES // tasks
     return -(-steps // chunks) if chunks >= 4 and steps >= CHUNK_STEPS * chunks else max(steps, 1)
 
 

@@ -13,10 +13,10 @@ from tidegate.compile import pages
 from tidegate.compile.call import Call, Run
 from tidegate.errors import BackendError
 
-SEGMENT_BYTES = 2 << 20
-"""The projected inputs of a segment; a gate more or less is what the second-level cache holds."""
+SEGMENT_BYTES = 8 << 20
+"""The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones spend their time on calls."""
 
-WORTHWHILE_BYTES = 16 * SEGMENT_BYTES
+WORTHWHILE_BYTES = 4 * SEGMENT_BYTES
 
 
 def segment_steps(call: Call) -> int | None:
