@@ -247,7 +247,10 @@ class Cell(Pieces):
         like = self.weight_ih
         return Given(
             {name: draw(name, rate, like, batch, width) for name, (width, rate) in rows.items()},
-            {name: draw(name, rate, like, batch, length, width) for name, (width, rate) in steps.items()},
+            {
+                name: draw(name, rate, like, length, batch, width).transpose(0, 1)
+                for name, (width, rate) in steps.items()
+            },
         )
 
     def advance(

@@ -47,7 +47,7 @@ class Pieces(nn.Module):
         """Return `W_ih x + b_ih`, the inputs' part of every gate: [B, T, I] -> [B, T, G·H] in one product."""
         mask = self._bound.get("input_mask")
         if mask is not None:
-            x = x * (mask if x.dim() == 2 else mask[:, None])
+            x = x * mask
         return self._affine(x, self.weight_ih, self.bias_ih, self.norm_ih if self.layer_norm else None)
 
     def split(self, v: Tensor) -> tuple[Tensor, ...]:

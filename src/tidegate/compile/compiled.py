@@ -48,18 +48,21 @@ def unroll(call: Call) -> Run:
     cell, lengths = call.cell, call.lengths
     dtype = cell.weight_ih.dtype
     x = call.x if lengths is None else zero_padding(call.x, lengths)
+    # Step after step in memory: what one step reads and writes lies together.
+    x = x.transpose(0, 1).to(dtype).contiguous()
     with cell.bound(call.given.rows):
-        projected = cell.project(x.to(dtype))
-    batch = x.shape[0]
+        projected = cell.project(x)
+    batch = x.shape[1]
     needs_fresh = call.states is None or call.resets is not None
     fresh = cell.unpack(cell.initial_state(batch, device=x.device)) if needs_fresh else ()
     states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
+    given = call.given.steps
     values = traced.hoisted.values(cell)
     vectors = [values[v].reshape(-1).contiguous() for v in traced.vectors]
     matrices = [_in_rows(values[m]) for m in traced.matrices]
     outputs = torch.ops.tidegate.unroll(
         key,
-        [projected, *(call.given.steps[name] for name in traced.widths if name in call.given.steps)],
+        [projected, *(given[name].transpose(0, 1) for name in traced.widths if name in given)],
         [call.given.rows[name] for name in traced.widths if name in call.given.rows],
         [_in_rows(s) for s in states],
         [_in_rows(s) for s in fresh] if call.resets is not None else [],
@@ -69,7 +72,8 @@ def unroll(call: Call) -> Run:
         call.resets,
         False,
     )
-    out, *after = outputs[: 1 + len(states)]
+    first, *after, _ = outputs
+    out = first.transpose(0, 1)
     y = cell.readout(out)
     if lengths is not None and y is not out:
         y = zero_padding(y, lengths)

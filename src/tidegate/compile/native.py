@@ -18,6 +18,7 @@ from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel
 from tidegate.compile.llvm.library import kernel
 from tidegate.compile.program import Program
+from tidegate.compile.graph import Node
 from tidegate.compile.stages import Plan
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -113,7 +114,7 @@ class Loop:
         return packed
 
     def run(self, batch: Batch, packed: Tensor, buffers: Mapping[tuple[str, int | str], Tensor], items: int) -> None:
-        """Run the plan over a batch. Buffers are [B, ·] or [B, T, ·] with unit stride over the last axis."""
+        """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], with unit stride over the last axis."""
         form = self._form(batch.rows, batch.steps, items)
         workers = min(items, torch.get_num_threads())
         scratch = fresh((workers * form.scratch_bytes + LINE,), torch.uint8)
@@ -128,11 +129,11 @@ class Loop:
             buffer = buffers.get(name)
             if buffer is not None:
                 argument[place] = buffer.data_ptr()
-                strides = buffer.stride()
+                *steps, by_row, _ = buffer.stride()
                 if row_stride is not None:
-                    argument[row_stride] = strides[0]
+                    argument[row_stride] = by_row
                 if step_stride is not None:
-                    argument[step_stride] = strides[1]
+                    argument[step_stride] = steps[0]
         several = torch.get_num_threads() if workers > 1 else 1
         threads.run(self.compiled.addresses[ENTRY], argument.buffer_info()[0], several)
 
@@ -250,59 +251,84 @@ class Native:
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor], initial: Sequence[Tensor],
         vectors: Sequence[Tensor], matrices: Sequence[Tensor], lengths: Tensor | None, resets: Tensor | None, save: bool,
     ) -> list[Tensor]:  # fmt: skip
-        """Run forward; return the outputs [B, T, ·], the last states, and what was saved."""
+        """Run forward over steps [T, B, ·]; return the first state after each step, the last states, and what is saved.
+
+        With `save` the first is [T + 1, B, ·], with the state before the first step in front; the saved is flat.
+        """
         like, ragged = states[0], lengths is not None
-        count, length = steps[0].shape[:2]
-        batch = Batch.of(count, length, lengths)
-        out = blank(count, length, self.program.states[0], like=like, zero=ragged)
+        length, count = steps[0].shape[:2]
+        given = self._given(steps, rows, vectors, resets)
+        outputs = blank(length + save, count, self.program.states[0], like=like, zero=ragged)
         final = [blank(*s.shape, like=like) for s in states]
-        saved = [blank(count, length, n.width, like=like, zero=ragged) for n in self.program.saved] if save else []
+        given["out", 0] = outputs[1:] if save else outputs
+        for kind, tensors in (("initial", states), ("final", final), ("fresh", initial)):
+            given |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
+        kept = self._saved_size(length, count, resets is None) if save else 0
+        saved = blank(kept, like=like, zero=ragged)
+        if save:
+            given |= self._saved(saved, outputs, resets is None)
         loop = self.train if save else self.infer
-        buffers = self._given(steps, rows, vectors, resets)
-        buffers |= {("out", 0): out}
-        for kind, tensors in (("initial", states), ("final", final), ("fresh", initial), ("saved", saved)):
-            buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
-        loop.run(batch, loop.pack(matrices), buffers, _items(count))
-        return [out, *final, *saved]
+        loop.run(Batch.of(count, length, lengths), loop.pack(matrices), given, _items(count))
+        return [outputs, *final, saved]
 
     def backward(
         self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],
-        rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Sequence[Tensor],
+        rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], outputs: Tensor, saved: Tensor,
         lengths: Tensor | None, resets: Tensor | None,
     ) -> list[list[Tensor]]:  # fmt: skip
-        """Run backward; return the gradients of steps, states, fresh states, vectors and matrices."""
+        """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices."""
         program, like, ragged = self.program, steps[0], lengths is not None
-        count, length = like.shape[:2]
+        length, count = like.shape[:2]
         items = _items(count)
-        names = list(program.traced.widths)
         to_steps = [
             blank(*s.shape, like=like, zero=ragged or ("step_gradient", name) in program.partial)
-            for name, s in zip(names, steps, strict=False)
+            for name, s in zip(program.traced.widths, steps, strict=False)
         ]
         to_states = [blank(count, size, like=like) for size in program.states]
         to_fresh = [blank(count, size, like=like, zero=True) for size in program.states] if resets is not None else []
         to_vectors = [blank(items, v.numel(), like=like, zero=True) for v in vectors]
-        outer = blank(count, length, program.outer_width, like=like, zero=ragged)
         if out_gradient is None:
-            out_gradient = like.new_zeros(program.states[0]).expand(count, length, program.states[0])
+            out_gradient = like.new_zeros(program.states[0]).expand(length, count, program.states[0])
         finals = [
             blank(count, size, like=like, zero=True) if g is None else g.contiguous()
             for g, size in zip(final_gradients, program.states, strict=True)
         ]
-        buffers = self._given(steps, rows, vectors, resets)
-        buffers |= {("out_gradient", 0): _unit_stride(out_gradient), ("outer", 0): outer}
-        buffers |= {("step_gradient", name): g for name, g in zip(names, to_steps, strict=False)}
-        for kind, tensors in (("initial", to_states), ("final", finals), ("fresh", to_fresh), ("saved", saved),
+        buffers = self._given(steps, rows, vectors, resets) | self._saved(saved, outputs, resets is None)
+        buffers["out_gradient", 0] = _unit_stride(out_gradient)
+        if program.outer_width:
+            buffers["outer", 0] = blank(length, count, program.outer_width, like=like, zero=ragged)
+        buffers |= {("step_gradient", name): g for name, g in zip(program.traced.widths, to_steps, strict=False)}
+        for kind, tensors in (("initial", to_states), ("final", finals), ("fresh", to_fresh),
                               ("shared_gradient", to_vectors)):  # fmt: skip
             buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
         self.reverse.run(Batch.of(count, length, lengths), self.reverse.pack(matrices), buffers, items)
+        sums = [g.sum(0) if items > 1 else g for g in to_vectors]
         return [
-            to_steps,
-            to_states,
-            to_fresh,
-            [g.sum(0).reshape(v.shape) for g, v in zip(to_vectors, vectors, strict=True)],
-            self._matrix_gradients(matrices, saved, buffers),
-        ]
+            to_steps, to_states, to_fresh,
+            [g.reshape(v.shape) for g, v in zip(sums, vectors, strict=True)],
+            self._matrix_gradients(matrices, buffers),
+        ]  # fmt: skip
+
+    def _saved_size(self, length: int, count: int, carried: bool) -> int:
+        return length * count * sum(n.width for n in self.program.saved if not (carried and self._is_output(n)))
+
+    def _saved(self, flat: Tensor, outputs: Tensor, carried: bool) -> dict[tuple[str, int | str], Tensor]:
+        """Return where each saved node stands: in the flat memory, or, if states are `carried`, among the outputs."""
+        found: dict[tuple[str, int | str], Tensor] = {}
+        length, count, _ = outputs.shape
+        length, begin = length - 1, 0
+        for number, node in enumerate(self.program.saved):
+            if carried and self._is_output(node):
+                found["saved", number] = outputs[:-1]
+                continue
+            end = begin + length * count * node.width
+            found["saved", number] = flat[begin:end].view(length, count, node.width)
+            begin = end
+        return found
+
+    def _is_output(self, node: Node) -> bool:
+        """Whether a node is the first state before the step, which is the output of the step before."""
+        return node.op == "state" and node.attributes == (0, 0) and node.width == self.program.states[0]
 
     def _given(
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], vectors: Sequence[Tensor], resets: Tensor | None
@@ -311,24 +337,30 @@ class Native:
         buffers: dict[tuple[str, int | str], Tensor] = {}
         buffers |= {("step", name): s for name, s in zip(names, steps, strict=False)}
         buffers |= {("row", name): r for name, r in zip(names[len(steps) :], rows, strict=True)}
-        buffers |= {("shared", index): v for index, v in enumerate(vectors)}
+        buffers |= {("shared", index): v[None] for index, v in enumerate(vectors)}
         if resets is not None:
-            buffers["resets", 0] = resets
+            buffers["resets", 0] = resets.t()[..., None]
         return buffers
 
     def _matrix_gradients(
-        self, matrices: Sequence[Tensor], saved: Sequence[Tensor], buffers: Mapping[tuple[str, int | str], Tensor]
+        self, matrices: Sequence[Tensor], buffers: Mapping[tuple[str, int | str], Tensor]
     ) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps, as large products."""
-        found = [torch.zeros_like(m, memory_format=torch.contiguous_format) for m in matrices]
+        found: list[Tensor | None] = [None] * len(matrices)
         for outer in self.program.outers:
-            left = saved[outer.left].flatten(0, 1)
+            left = buffers["saved", outer.left].flatten(0, 1)
             gradient = buffers[outer.kind, outer.name].flatten(0, 1)[:, outer.offset : outer.offset + outer.width]
             f = outer.factor
             first, second = (gradient, left) if f.turned else (left, gradient)
-            window = found[f.matrix][f.row : f.row + first.shape[1], f.column : f.column + second.shape[1]]
+            known, shape = found[f.matrix], matrices[f.matrix].shape
+            if known is None and (first.shape[1], second.shape[1]) == shape:
+                found[f.matrix] = first.t() @ second
+                continue
+            if known is None:
+                known = found[f.matrix] = first.new_zeros(shape)
+            window = known[f.row : f.row + first.shape[1], f.column : f.column + second.shape[1]]
             window.addmm_(first.t(), second)
-        return found
+        return [m.new_zeros(m.shape) if g is None else g for g, m in zip(found, matrices, strict=True)]
 
 
 def _unit_stride(x: Tensor) -> Tensor:

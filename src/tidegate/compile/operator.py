@@ -21,7 +21,7 @@ _GIVEN = "Tensor[] steps, Tensor[] rows, Tensor[] states, Tensor[] fresh, Tensor
 _LIBRARY.define(f"unroll(str key, {_GIVEN}, Tensor? lengths, Tensor? resets, bool save) -> Tensor[]")
 _LIBRARY.define(
     "unroll_backward(str key, Tensor? out_gradient, Tensor?[] final_gradients, Tensor[] steps, Tensor[] rows, "
-    "Tensor[] vectors, Tensor[] matrices, Tensor[] saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
+    "Tensor[] vectors, Tensor[] matrices, Tensor outputs, Tensor saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
 )
 
 
@@ -36,30 +36,31 @@ def _forward_fake(
     key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
     lengths: Tensor | None, resets: Tensor | None, save: bool,
 ) -> list[Tensor]:  # fmt: skip
-    program, like = NATIVES[key].program, steps[0]
-    shape = like.shape[:2]
-    kept = [node.width for node in program.saved] if save else []
+    native, like = NATIVES[key], steps[0]
+    length, count = like.shape[:2]
     return [
-        like.new_empty(*shape, program.states[0]),
+        like.new_empty(length + save, count, native.program.states[0]),
         *(torch.empty_like(s) for s in states),
-        *(like.new_empty(*shape, width) for width in kept),
+        like.new_empty(native._saved_size(length, count, resets is None) if save else 0),
     ]
 
 
 def _backward(
     key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
-    vectors: Tensors, matrices: Tensors, saved: Tensors, lengths: Tensor | None, resets: Tensor | None,
+    vectors: Tensors, matrices: Tensors, outputs: Tensor, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
-    found = NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+    found = NATIVES[key].backward(
+        out_gradient, final_gradients, steps, rows, vectors, matrices, outputs, saved, lengths, resets
+    )
     return [g for gradients in found for g in gradients]
 
 
 def _backward_fake(
     key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
-    vectors: Tensors, matrices: Tensors, saved: Tensors, lengths: Tensor | None, resets: Tensor | None,
+    vectors: Tensors, matrices: Tensors, outputs: Tensor, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     like = steps[0]
-    states = [like.new_empty(like.shape[0], size) for size in NATIVES[key].program.states]
+    states = [like.new_empty(like.shape[1], size) for size in NATIVES[key].program.states]
     fresh = [] if resets is None else [torch.empty_like(s) for s in states]
     return [
         *(torch.empty_like(s) for s in steps),
@@ -77,30 +78,29 @@ class _Unroll(torch.autograd.Function):
         ctx: Any, key: str, counts: Sequence[int], lengths: Tensor | None, resets: Tensor | None, *tensors: Tensor
     ) -> Any:
         groups = _groups(counts, tensors)
+        steps, rows, states, fresh, vectors, matrices = groups
         with torch._C._AutoDispatchBelowAutograd():
-            results = torch.ops.tidegate.unroll(key, *groups, lengths, resets, True)
-        kept = 1 + len(groups[2])
-        steps, rows, _, _, vectors, matrices = groups
-        ctx.key, ctx.counts = key, (len(steps), len(rows), len(vectors), len(matrices), len(results) - kept)
-        ctx.fresh = len(groups[3])
-        ctx.has_lengths, ctx.has_resets = lengths is not None, resets is not None
-        kept_tensors = [t for t in (lengths, resets) if t is not None]
-        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, *results[kept:], *kept_tensors)
+            outputs, *final, saved = torch.ops.tidegate.unroll(key, *groups, lengths, resets, True)
+        ctx.key, ctx.counts = key, (len(steps), len(rows), len(vectors), len(matrices))
+        ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
+        flags = [t for t in (lengths, resets) if t is not None]
+        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, outputs, saved, *flags)
         ctx.set_materialize_grads(False)
-        return tuple(results[:kept])
+        return outputs[1:], *final
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+    def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
         tensors = list(ctx.saved_tensors)
-        resets = tensors.pop() if ctx.has_resets else None
-        lengths = tensors.pop() if ctx.has_lengths else None
-        steps, rows, vectors, matrices, saved = _groups(ctx.counts, tensors)
+        resets = tensors.pop() if ctx.has[1] else None
+        lengths = tensors.pop() if ctx.has[0] else None
+        saved, outputs = tensors.pop(), tensors.pop()
+        steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
         found = torch.ops.tidegate.unroll_backward(
-            ctx.key, gradients[0], list(gradients[1:]), steps, rows, vectors, matrices, saved, lengths, resets
+            ctx.key, out_gradient, final_gradients, steps, rows, vectors, matrices, outputs, saved, lengths, resets
         )
+        reset = 0 if resets is None else ctx.fresh
         to_steps, to_states, to_fresh, to_rest = _groups(
-            (len(steps), len(gradients) - 1, ctx.fresh if resets is not None else 0, len(vectors) + len(matrices)),
-            found,
+            (len(steps), len(final_gradients), reset, len(vectors) + len(matrices)), found
         )
         fresh = to_fresh or [None] * ctx.fresh
         return (None, None, None, None, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
@@ -118,7 +118,8 @@ def _forward_autograd(
     groups = (steps, rows, states, fresh, vectors, matrices)
     tensors = [t for group in groups for t in group]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return list(_Unroll.apply(key, [len(group) for group in groups], lengths, resets, *tensors))
+        outputs = _Unroll.apply(key, [len(group) for group in groups], lengths, resets, *tensors)
+        return [*outputs, outputs[0].new_empty(0)]
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.tidegate.unroll(key, *groups, lengths, resets, save)
 

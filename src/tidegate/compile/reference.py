@@ -35,7 +35,7 @@ def unroll(call: Call) -> Run:
     reset = None if call.resets is None else call.resets[..., None].unbind(1)
     seen: list[States] = []
     before = states
-    with cell.bound(given.rows):
+    with cell.bound({name: row[:, None] for name, row in given.rows.items()}):
         projected = cell.project(x)
     for t, x_t in enumerate(projected.unbind(1)):
         begun = states if reset is None else _where(reset[t], fresh, states)

@@ -14,7 +14,7 @@ from tidegate.compile.call import Call, Run
 from tidegate.errors import BackendError
 
 SEGMENT_BYTES = 8 << 20
-"""The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones spend their time on calls."""
+"""The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones are mostly calls."""
 
 WORTHWHILE_BYTES = 4 * SEGMENT_BYTES
 

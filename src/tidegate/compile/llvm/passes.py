@@ -173,7 +173,7 @@ class _Body:
         self.here = here
         self.in_block = in_block
         self.values: dict[Node, ir.Value] = {}
-        self.writes: list[tuple[ir.Value, ir.Value]] = []
+        self.writes: list[tuple[ir.Value, ir.Value, bool]] = []
 
     def emit(self) -> None:
         for node in self.stage.products:
@@ -299,23 +299,22 @@ class _Body:
         self._write(value, place, added, padded=False)
 
     def _write(self, value: ir.Value, place: ir.Value, added: bool, padded: bool) -> None:
-        """Write a vector: over the end of the row where it is padded, else its real lanes."""
+        """Write a vector: over the end of the row where it is padded, else its real lanes, when all are known."""
         if padded:
             self.lanes.store(value, place)
-        elif added:
-            value = self.lanes.add(self.lanes.masked_load(place, self.here.mask), value)
-            self.lanes.masked_store(value, place, self.here.mask)
         else:
-            self.writes.append((value, place))
+            self.writes.append((value, place, added))
 
     def _finish(self) -> None:
         """Write what goes to the caller's memory, whole vectors without a mask: a masked store is slow on AVX2."""
         if not self.writes:
             return
+        lanes, mask = self.lanes, self.here.mask
         with self.builder.if_else(self.here.whole) as (whole, part):
             with whole:
-                for value, place in self.writes:
-                    self.lanes.store(value, place)
+                for value, place, added in self.writes:
+                    lanes.store(lanes.add(lanes.load(place), value) if added else value, place)
             with part:
-                for value, place in self.writes:
-                    self.lanes.masked_store(value, place, self.here.mask)
+                for value, place, added in self.writes:
+                    total = lanes.add(lanes.masked_load(place, mask), value) if added else value
+                    lanes.masked_store(total, place, mask)
