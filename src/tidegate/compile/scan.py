@@ -77,7 +77,7 @@ def _whole(call: Call) -> Run:
     if lengths is not None:
         x = repeat_last_step(x, lengths)
         noise = {name: repeat_last_step(each, lengths) for name, each in noise.items()}
-    with cell.bound(given.rows):
+    with cell.bound({name: row[:, None] for name, row in given.rows.items()}):
         projected = cell.project(x)
     with cell.bound(noise):
         a, b = (each.to(dtype) for each in linear.coefficients(projected))
