@@ -26,6 +26,8 @@ LINE = 64
 MOST_ROWS = 64
 TILE_BYTES = 16384
 MOST_FORMS = 64
+# Numbers between buffers: without them, what belongs to one unit would lie at equal places of the cache's ways.
+APART = 80
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class Native:
         given["out", 0] = outputs[1:] if save else outputs
         for kind, tensors in (("initial", states), ("final", final), ("fresh", initial)):
             given |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
-        kept = self._saved_size(length, count, resets is None) if save else 0
+        kept = self.saved_size(length, count, resets is None) if save else 0
         saved = blank(kept, like=like, zero=ragged)
         if save:
             given |= self._saved(saved, outputs, resets is None)
@@ -309,21 +311,21 @@ class Native:
             self._matrix_gradients(matrices, buffers),
         ]  # fmt: skip
 
-    def _saved_size(self, length: int, count: int, carried: bool) -> int:
-        return length * count * sum(n.width for n in self.program.saved if not (carried and self._is_output(n)))
+    def saved_size(self, length: int, count: int, carried: bool) -> int:
+        """Return how many numbers a run saves, the outputs left out where they hold the `carried` states."""
+        return sum(length * count * n.width + APART for n in self.program.saved if not (carried and self._is_output(n)))
 
     def _saved(self, flat: Tensor, outputs: Tensor, carried: bool) -> dict[tuple[str, int | str], Tensor]:
         """Return where each saved node stands: in the flat memory, or, if states are `carried`, among the outputs."""
         found: dict[tuple[str, int | str], Tensor] = {}
-        length, count, _ = outputs.shape
-        length, begin = length - 1, 0
+        length, count, begin = outputs.shape[0] - 1, outputs.shape[1], 0
         for number, node in enumerate(self.program.saved):
             if carried and self._is_output(node):
                 found["saved", number] = outputs[:-1]
                 continue
-            end = begin + length * count * node.width
-            found["saved", number] = flat[begin:end].view(length, count, node.width)
-            begin = end
+            size = (length, count, node.width)
+            found["saved", number] = flat.as_strided(size, (count * node.width, node.width, 1), begin)
+            begin += math.prod(size) + APART
         return found
 
     def _is_output(self, node: Node) -> bool:

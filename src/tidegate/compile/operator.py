@@ -41,7 +41,7 @@ def _forward_fake(
     return [
         like.new_empty(length + save, count, native.program.states[0]),
         *(torch.empty_like(s) for s in states),
-        like.new_empty(native._saved_size(length, count, resets is None) if save else 0),
+        like.new_empty(native.saved_size(length, count, resets is None) if save else 0),
     ]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tidegate.compile.graph import Factor, Node
@@ -22,7 +24,7 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
     """Return what `emit` writes, from memory or disk where a plan of the same form was written before."""
     sizes = _Sizes()
     described = _Description(sizes).plan(plan, states, options.get("saved") or {})
-    fixed = (__version__, target.isa, real, sorted(options.get("partial", ())), options.get("backward", False))
+    fixed = (_writer(), target.isa, real, sorted(options.get("partial", ())), options.get("backward", False))
     text = json.dumps([fixed, sorted(options["outputs"].items()), described])
     digest = hashlib.sha256(text.encode()).hexdigest()
     found = _written.get(digest) or _from_disk(digest)
@@ -34,6 +36,13 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
             disk.store(digest, found.encode())
     _written[digest] = found
     return _load(found, sizes)
+
+
+@cache
+def _writer() -> str:
+    """Return what tells this version of the code that writes kernels from every other."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join([__version__.encode(), *(source.read_bytes() for source in sources)])).hexdigest()
 
 
 def _from_disk(digest: str) -> str | None:

@@ -266,7 +266,21 @@ class _Body:
     def _outside(self, kind: str, name: int | str, offset: int, unit: ir.Value, wide: bool) -> ir.Value:
         row = self.p.outside(kind, name, self.here, self.at.time, self.at.item)
         place = after(self.lanes, row, self.builder.add(unit, self.p.frame.number(offset)))
+        if wide and kind in ("step", "out_gradient", "saved"):
+            self._prefetch(kind, name, place, write=False)
         return self.lanes.masked_load(place, self.here.mask) if wide else self._splat(place)
+
+    def _prefetch(self, kind: str, name: int | str, place: ir.Value, *, write: bool) -> None:
+        """Fetch what the next step will read or write: rows far apart in memory are not foreseen by the machine."""
+        stride = self.p.frame.index("step_stride", kind, name)
+        step = self.builder.neg(stride) if self.p.saved else stride
+        following = self.builder.gep(place, [step], source_etype=self.lanes.scalar_type)
+        i32 = ir.IntType(32)
+        module = self.builder.module
+        called = module.globals.get("llvm.prefetch.p0") or ir.Function(
+            module, ir.FunctionType(ir.VoidType(), [ir.PointerType(), i32, i32, i32]), "llvm.prefetch.p0"
+        )
+        self.builder.call(called, [following, i32(int(write)), i32(3), i32(1)])
 
     def _gradient(self, node: Node, unit: ir.Value, wide: bool) -> ir.Value:
         """Return the gradient that reaches a new state: from later steps, and from what was given out."""
@@ -296,6 +310,8 @@ class _Body:
     def _put(self, value: ir.Value, kind: str, name: int | str, offset: int, added: bool) -> None:
         row = self.p.outside(kind, name, self.here, self.at.time, self.at.item)
         place = after(self.lanes, row, self.builder.add(self.here.unit, self.p.frame.number(offset)))
+        if kind in ("saved", "out", "step_gradient", "outer"):
+            self._prefetch(kind, name, place, write=True)
         self._write(value, place, added, padded=False)
 
     def _write(self, value: ir.Value, place: ir.Value, added: bool, padded: bool) -> None:
