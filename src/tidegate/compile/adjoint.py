@@ -64,21 +64,7 @@ def _add(graph: Graph, gradients: dict[Node, Node], target: Node, contribution: 
     if target.width == 1 and contribution.width > 1:
         contribution = graph.reduce("sum", contribution)
     known = gradients.get(target)
-    gradients[target] = contribution if known is None else _sum(graph, known, contribution)
-
-
-def _sum(graph: Graph, a: Node, b: Node) -> Node:
-    """Return a + b; products are gathered into one."""
-    if a.op == "product" and b.op == "product":
-        terms = [(v, f) for n in (a, b) for v, f in zip(n.inputs, n.attributes, strict=True)]
-        return graph.product(terms, a.width)
-    if a.op == "add" and b.op == "product":
-        for first, second in (a.inputs, a.inputs[::-1]):
-            if first.op == "product":
-                return graph.add(_sum(graph, first, b), second)
-    if b.op == "add" and a.op == "product":
-        return _sum(graph, b, a)
-    return graph.add(a, b)
+    gradients[target] = contribution if known is None else graph.add(known, contribution)
 
 
 def _contributions(g: Graph, node: Node, d: Node) -> Contributions:
@@ -214,7 +200,7 @@ def _choose(leaves: dict[Node, Node], products: Iterable[tuple[Node, Node, Facto
     roots = [*leaves.values(), *(gradient for _, gradient, _ in products)]
     backward = _of_gradients(roots)
     needed = {i: None for node in backward for i in node.inputs if i not in backward}
-    saved = {v: None for v, _, _ in products}
+    saved = {v: None for v, _, _ in products if v.op != "step"}
     saved |= {n: None for n in needed if _is_costly(n) or n.op == "state"}
     for node in needed:
         missing = [

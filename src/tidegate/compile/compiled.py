@@ -50,8 +50,6 @@ def unroll(call: Call) -> Run:
     x = call.x if lengths is None else zero_padding(call.x, lengths)
     # Step after step in memory: what one step reads and writes lies together.
     x = x.transpose(0, 1).to(dtype).contiguous()
-    with cell.bound(call.given.rows):
-        projected = cell.project(x)
     batch = x.shape[1]
     needs_fresh = call.states is None or call.resets is not None
     fresh = cell.unpack(cell.initial_state(batch, device=x.device)) if needs_fresh else ()
@@ -62,7 +60,7 @@ def unroll(call: Call) -> Run:
     matrices = [_in_rows(values[m]) for m in traced.matrices]
     outputs = torch.ops.tidegate.unroll(
         key,
-        [projected, *(given[name].transpose(0, 1) for name in traced.widths if name in given)],
+        [x, *(given[name].transpose(0, 1) for name in traced.widths if name in given)],
         [call.given.rows[name] for name in traced.widths if name in call.given.rows],
         [_in_rows(s) for s in states],
         [_in_rows(s) for s in fresh] if call.resets is not None else [],

@@ -123,6 +123,17 @@ class Graph:
             self._windows[key] = self._window(v, offset, width)
         return self._windows[key]
 
+    def gathered(self, a: Node, b: Node) -> Node | None:
+        """Return a + b with their products as one, where both are products or sums with one."""
+        (first, rest_a), (second, rest_b) = _product_of(a), _product_of(b)
+        if first is None or second is None:
+            return None
+        terms = [(v, f) for n in (first, second) for v, f in zip(n.inputs, n.attributes, strict=True)]
+        total = self.product(terms, first.width)
+        for rest in (rest_a, rest_b):
+            total = total if rest is None else self.node("add", total.width, (total, rest))
+        return total
+
     def _window(self, v: Node, offset: int, width: int) -> Node:
         if v.op == "product":
             return self.node("product", width, v.inputs, tuple(f.window(offset) for f in v.attributes))
@@ -148,6 +159,17 @@ def reachable(roots: Iterable[Node], opened: Callable[[Node], Sequence[Node]] = 
     return list(seen)
 
 
+def _product_of(v: Node) -> tuple[Node | None, Node | None]:
+    """Take a sum apart into a product and the rest; a product is all of itself."""
+    if v.op == "product":
+        return v, None
+    if v.op == "add":
+        for product, rest in (v.inputs, v.inputs[::-1]):
+            if product.op == "product" and rest.op != "product":
+                return product, rest
+    return None, None
+
+
 _FOLDED: dict[str, Callable[..., float]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -168,6 +190,10 @@ def _simplified(graph: Graph, op: str, inputs: tuple[Node, ...]) -> Node | None:
         return graph.const(_FOLDED[op](*numbers))
     if op == "div" and None not in numbers and numbers[1] != 0:
         return graph.const(numbers[0] / numbers[1])
+    if op == "add" and inputs[0].width == inputs[1].width:
+        together = graph.gathered(*inputs)
+        if together is not None:
+            return together
     if op in ("add", "mul"):
         neutral = 0.0 if op == "add" else 1.0
         for number, other in ((numbers[0], inputs[1]), (numbers[1], inputs[0])):

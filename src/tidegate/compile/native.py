@@ -350,8 +350,8 @@ class Native:
         """Sum what each product contributes to its matrix over all rows and steps, as large products."""
         found: list[Tensor | None] = [None] * len(matrices)
         for outer in self.program.outers:
-            left = buffers["saved", outer.left].flatten(0, 1)
-            gradient = buffers[outer.kind, outer.name].flatten(0, 1)[:, outer.offset : outer.offset + outer.width]
+            left = _columns(buffers, *outer.left)
+            gradient = _columns(buffers, outer.kind, outer.name, outer.offset, outer.width)
             f = outer.factor
             first, second = (gradient, left) if f.turned else (left, gradient)
             known, shape = found[f.matrix], matrices[f.matrix].shape
@@ -363,6 +363,14 @@ class Native:
             window = known[f.row : f.row + first.shape[1], f.column : f.column + second.shape[1]]
             window.addmm_(first.t(), second)
         return [m.new_zeros(m.shape) if g is None else g for g, m in zip(found, matrices, strict=True)]
+
+
+def _columns(
+    buffers: Mapping[tuple[str, int | str], Tensor], kind: str, name: int | str, offset: int, width: int
+) -> Tensor:
+    """Return some units of a buffer, a row for each row of each step."""
+    whole = buffers[kind, name].flatten(0, 1)
+    return whole if width == whole.shape[1] else whole[:, offset : offset + width]
 
 
 def _unit_stride(x: Tensor) -> Tensor:

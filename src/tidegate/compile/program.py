@@ -19,10 +19,11 @@ GRADIENTS = {"step": "step_gradient", "state": "state", "shared": "shared_gradie
 class Outer:
     """A matrix's gradient: the sum over rows and steps of what a product multiplied, times its result's gradient.
 
-    `left` numbers the saved buffer; the gradient stands in buffer `kind`, `name`, from unit `offset` on.
+    `left` is where the former stands, `(kind, name, offset, width)`; the gradient stands in buffer `kind`, `name`, from
+    unit `offset` on.
     """
 
-    left: int
+    left: tuple[str, int | str, int, int]
     kind: str
     name: int | str
     offset: int
@@ -122,7 +123,8 @@ def _outers(
             places[gradient] = ("outer", 0, sum(node.width for node, _ in extra))
             extra.append((gradient, places[gradient]))
         kind, name, offset = places[gradient]
-        new = Outer(saved.index(v), kind, name, offset, gradient.width, factor)
+        left = ("step", *v.attributes, v.width) if v.op == "step" else ("saved", saved.index(v), 0, v.width)
+        new = Outer(left, kind, name, offset, gradient.width, factor)
         if outers and _continues(outers[-1], new):
             outers[-1] = Outer(new.left, kind, name, outers[-1].offset, outers[-1].width + new.width, outers[-1].factor)
         else:

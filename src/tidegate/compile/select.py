@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tidegate.cells.base import Cell, State
 from tidegate.cells.noise import Given
-from tidegate.compile import aten, compiled, reference
+from tidegate.compile import aten, compiled, reference, scan
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.errors import BackendError, ConfigError, ShapeError
@@ -40,6 +40,7 @@ def _never(call: Call) -> None:  # noqa: ARG001
 BACKENDS: Registry[Backend] = Registry("backend")
 """In order of preference: "auto" takes the first that does not refuse."""
 
+BACKENDS.add("scan")(Backend(scan.unroll, scan.refuses))
 BACKENDS.add("llvm")(Backend(compiled.unroll, compiled.refuses))
 BACKENDS.add("aten")(Backend(aten.unroll, aten.refuses, aten.unroll_stack))
 BACKENDS.add("reference")(Backend(reference.unroll, _never))

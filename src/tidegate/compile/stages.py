@@ -61,6 +61,7 @@ class _Planner:
         self.in_rows = in_rows
         self.order = reachable((node for node, _ in stores), lambda n: () if is_given(n) else n.inputs)
         self.views = _views([n for n in self.order if n.op == "product" and not is_given(n)])
+        self.wide = {*self.views, *(wide for wide, _ in self.views.values())}
         self.levels: dict[Node, int] = {}
         self.users: dict[Node, list[Node]] = {n: [] for n in self.order}
         for node in self.order:
@@ -116,8 +117,8 @@ class _Planner:
         return self.levels[source] + later
 
     def _sink(self, node: Node) -> None:
-        """Move an elementwise node to the stage of its first user: what is not kept need not be written and read."""
-        if self._is_read(node) or node.op in ("product", *REDUCTIONS) or not self.users[node]:
+        """Move a node to the stage of its first user: what is not kept need not be written and read."""
+        if self._is_read(node) or node.op in REDUCTIONS or not self.users[node] or node in self.wide:
             return
         limits = []
         for user in self.users[node]:

@@ -115,7 +115,7 @@ def _module(cell: Cell, number: int) -> Module:
 
 
 def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Traced:
-    """Run one step of `cell` on a few rows and write down what it does.
+    """Run one step of `cell` on a few rows, projection included, and write down what it does.
 
     `rows` and `steps` are names and widths of what it reads beside x, for a whole sequence and at every step.
 
@@ -124,8 +124,7 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
     like = cell.weight_ih.detach()
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
         extra = {name: like.new_ones(ROWS, width) for name, width in {**steps, **rows}.items()}
-        with cell.bound({name: extra[name] for name in rows}):
-            x = cell.project(like.new_ones(ROWS, cell.input_size))
+        x = like.new_ones(ROWS, cell.input_size)
         states = tuple(like.new_full((ROWS, size), 0.5) for size in cell.state_sizes)
         recorder = Recorder(cell)
         recorder.reads("step", "x", x)
@@ -134,7 +133,9 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
         for index, state in enumerate(states):
             recorder.reads("state", index, state)
         with recorder:
-            after = cell.advance(x, states, extra)
+            with cell.bound(extra):
+                projected = cell.project(x)
+            after = cell.advance(projected, states, extra)
     pieces = tuple(recorder.state(a) for a in after)
     widths = {"x": x.shape[1], **{name: value.shape[1] for name, value in extra.items()}}
     return Traced(recorder.graph, pieces, recorder.hoisted, tuple(recorder.vectors), tuple(recorder.matrices), widths)
