@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cells import Cell
-from tidegate.compile import native
+from tidegate.compile import loop
 from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS
 
@@ -23,6 +23,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "zoneout": {"zoneout": 0.3},
     "variational": {"variational_dropout": 0.3},
     "recurrent": {"recurrent_dropout": 0.3},
+    "noise": {"zoneout": 0.2, "variational_dropout": 0.3, "recurrent_dropout": 0.1},
     "lengths": {},
     "resets": {},
 }
@@ -30,6 +31,14 @@ TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
 BATCHES, WIDTHS, STEPS = (1, 2, 17), (1, 17, 64, 100), (1, 2, 33)
 SIZES = list(itertools.product(BATCHES, WIDTHS, STEPS))
 EVERY = list(itertools.product(VARIANTS, TECHNIQUES))
+# Compiling is what takes time here: all noise at once, and the cells without bias, which only differ in a sum less, at
+# their plainest.
+QUICK = [
+    (name, technique)
+    for name, technique in EVERY
+    if technique in ("plain", "lengths", "resets")
+    or ("bias=False" not in name and technique in ("layer_norm", "noise"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +48,7 @@ def memory_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
             return torch.full(tuple(shape), 255, dtype=dtype)
         return torch.full(tuple(shape), float("nan"), dtype=dtype)
 
-    monkeypatch.setattr(native, "fresh", poisoned)
+    monkeypatch.setattr(loop, "fresh", poisoned)
 
 
 def built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:
@@ -70,10 +79,16 @@ def some_sizes(name: str, technique: str) -> list[tuple[int, int, int]]:
     return [SIZES[(at + 13 * n) % len(SIZES)] for n in range(2)]
 
 
-@pytest.mark.parametrize(("name", "technique"), EVERY)
+@pytest.mark.parametrize(("name", "technique"), QUICK)
 def test_equals_the_reference(name: str, technique: str) -> None:
-    for size, dtype in itertools.product(some_sizes(name, technique), TOLERANCE):
-        compare(name, technique, *size, dtype)
+    for size in some_sizes(name, technique):
+        compare(name, technique, *size, torch.float64)
+
+
+@pytest.mark.parametrize(("name", "technique"), QUICK[::3])
+def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
+    for size in some_sizes(name, technique):
+        compare(name, technique, *size, torch.float32)
 
 
 @pytest.mark.slow
@@ -91,7 +106,7 @@ def test_every_cell_compiles(name: str) -> None:
 
 
 @pytest.mark.parametrize("technique", ["plain", "layer_norm", "lengths"])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "bias" not in name])
 def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(name: str, technique: str) -> None:
     cell = built(name, technique, 17, torch.float32)
     x = torch.randn(9, 6, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -160,9 +161,18 @@ def _div(g: Graph, node: Node, d: Node) -> Contributions:
 Rule = Callable[[Graph, Node, Node], Contributions]
 
 
-def _unary(slope: Callable[[Graph, Node, Node, Node], Node]) -> Rule:
-    """Make a rule from the gradient of a function of one input, given the input, the result and `d`."""
-    return lambda g, node, d: [(node.inputs[0], slope(g, node.inputs[0], node, d))]
+def _of_input(slope: Callable[[Graph, Node], Node]) -> Rule:
+    """Make the rule of a function of one input from its derivative at the input."""
+    return lambda g, node, d: [(node.inputs[0], g.mul(d, slope(g, node.inputs[0])))]
+
+
+def _of_result(slope: Callable[[Graph, Node], Node]) -> Rule:
+    """Make the rule of a function of one input from its derivative, given the result."""
+    return lambda g, node, d: [(node.inputs[0], g.mul(d, slope(g, node)))]
+
+
+def _inverse(g: Graph, x: Node) -> Node:
+    return g.div(g.const(1.0), x)
 
 
 RULES: dict[str, Rule] = {
@@ -174,19 +184,17 @@ RULES: dict[str, Rule] = {
     "maximum": _larger,
     "minimum": _larger,
     "abs": _abs,
-    "neg": _unary(lambda g, x, y, d: g.apply("neg", d)),
-    "exp": _unary(lambda g, x, y, d: g.mul(d, y)),
-    "expm1": _unary(lambda g, x, y, d: g.mul(d, g.add(y, g.const(1.0)))),
-    "log": _unary(lambda g, x, y, d: g.div(d, x)),
-    "log1p": _unary(lambda g, x, y, d: g.div(d, g.add(x, g.const(1.0)))),
-    "tanh": _unary(lambda g, x, y, d: g.mul(d, g.sub(g.const(1.0), g.mul(y, y)))),
-    "sigmoid": _unary(lambda g, x, y, d: g.mul(d, g.mul(y, g.sub(g.const(1.0), y)))),
-    "sin": _unary(lambda g, x, y, d: g.mul(d, g.apply("cos", x))),
-    "cos": _unary(lambda g, x, y, d: g.apply("neg", g.mul(d, g.apply("sin", x)))),
-    "erf": _unary(
-        lambda g, x, y, d: g.mul(d, g.scale(g.apply("exp", g.apply("neg", g.mul(x, x))), 1.1283791670955126))
-    ),
-    "sqrt": _unary(lambda g, x, y, d: g.div(g.scale(d, 0.5), y)),
+    "neg": lambda g, n, d: [(n.inputs[0], g.apply("neg", d))],
+    "exp": _of_result(lambda _, y: y),
+    "expm1": _of_result(lambda g, y: g.add(y, g.const(1.0))),
+    "log": _of_input(_inverse),
+    "log1p": _of_input(lambda g, x: _inverse(g, g.add(x, g.const(1.0)))),
+    "tanh": _of_result(lambda g, y: g.sub(g.const(1.0), g.mul(y, y))),
+    "sigmoid": _of_result(lambda g, y: g.mul(y, g.sub(g.const(1.0), y))),
+    "sin": _of_input(lambda g, x: g.apply("cos", x)),
+    "cos": _of_input(lambda g, x: g.apply("neg", g.apply("sin", x))),
+    "erf": _of_input(lambda g, x: g.scale(g.apply("exp", g.apply("neg", g.mul(x, x))), 2 / math.sqrt(math.pi))),
+    "sqrt": _of_result(lambda g, y: g.div(g.const(0.5), y)),
 }
 """The gradient of every elementwise operation."""
 

@@ -10,14 +10,15 @@ from torch import Tensor
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.llvm.host import host
-from tidegate.compile.native import REALS, Native
+from tidegate.compile.loop import REALS
+from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES
 from tidegate.compile.program import program
-from tidegate.compile.trace import Traced, Untraceable, trace
+from tidegate.compile.trace import Traced, UntraceableError, trace
 from tidegate.shapes import zero_padding
 
 Key = tuple[object, ...]
-_TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, str] | Untraceable]] = WeakKeyDictionary()
+_TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, str] | UntraceableError]] = WeakKeyDictionary()
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
@@ -35,7 +36,7 @@ def refuses(call: Call) -> Refusal | None:
     if call.every_state:
         return lambda: "the states of every step are kept by the reference"
     found = _traced(call)
-    if isinstance(found, Untraceable):
+    if isinstance(found, UntraceableError):
         return lambda: f"{found}; instead: {found.hint}"
     return None
 
@@ -43,7 +44,7 @@ def refuses(call: Call) -> Refusal | None:
 def unroll(call: Call) -> Run:
     """Run what `reference.unroll` does as one compiled loop; no second derivative."""
     found = _traced(call)
-    assert not isinstance(found, Untraceable)
+    assert not isinstance(found, UntraceableError)
     traced, key = found
     cell, lengths = call.cell, call.lengths
     dtype = cell.weight_ih.dtype
@@ -82,7 +83,7 @@ def _in_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
+def _traced(call: Call) -> tuple[Traced, str] | UntraceableError:
     """Return the cell's trace and the key of its kernels, or why there is none; both are remembered."""
     cell = call.cell
     known = _TRACED.setdefault(cell, {})
@@ -94,7 +95,7 @@ def _traced(call: Call) -> tuple[Traced, str] | Untraceable:
     if key not in known:
         try:
             traced = trace(cell, rows, steps)
-        except Untraceable as error:
+        except UntraceableError as error:
             known[key] = error
         else:
             name = f"{type(cell).__name__}-{len(NATIVES)}"

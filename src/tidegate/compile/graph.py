@@ -37,7 +37,8 @@ class Node:
     """A row of `width` numbers. Inputs of width 1 stand for every unit of a wider one.
 
     - `step` (name, offset), `row` (name, offset), `state` (index, offset), `shared` (index, offset): windows of what
-      the step is given; `const` (number,); `share` (w,): 1/w; `grad` (index, offset): the gradient that reaches a new state.
+      the step is given; `grad` (index, offset): of the gradient that reaches a new state.
+    - `const` (number,); `share` (w,): 1/w.
     - `product`: the sum of the inputs' products, each with its `Factor`.
     - `sum`, `max` over the row; all else is elementwise. `standardised` (x, mean, 1/deviation; width) is
       `(x − mean) · 1/deviation`, whose adjoint knows that the last two are statistics of a row of `width`.
@@ -175,6 +176,7 @@ _FOLDED: dict[str, Callable[..., float]] = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "neg": lambda a: -a,
+    "div": lambda a, b: a / b,
     "sqrt": math.sqrt,
     "exp": math.exp,
 }
@@ -186,10 +188,9 @@ def _simplified(graph: Graph, op: str, inputs: tuple[Node, ...]) -> Node | None:
     Nothing that a NaN or an infinity could tell apart, except a sum with 0.
     """
     numbers = [i.attributes[0] if i.op == "const" else None for i in inputs]
-    if op in _FOLDED and None not in numbers:
-        return graph.const(_FOLDED[op](*numbers))
-    if op == "div" and None not in numbers and numbers[1] != 0:
-        return graph.const(numbers[0] / numbers[1])
+    known = [number for number in numbers if number is not None]
+    if op in _FOLDED and len(known) == len(inputs) and not (op == "div" and known[1] == 0):
+        return graph.const(_FOLDED[op](*known))
     if op == "add" and inputs[0].width == inputs[1].width:
         together = graph.gathered(*inputs)
         if together is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar
 
 from tidegate.compile.graph import Graph
-from tidegate.compile.rows import Matrix, Row, Unsupported, Value, as_row, each, multiply, reduce
+from tidegate.compile.rows import Matrix, Row, UnsupportedError, Value, as_row, each, multiply, reduce
 
 Rows: TypeAlias = "list[Row | None]"
 Operation = TypeVar("Operation", bound=Callable[..., Any])
@@ -83,11 +84,11 @@ def _rsqrt(g: Graph, x: Row) -> Row:
 @operation("pow")
 def _pow(g: Graph, x: Value, exponent: Value) -> Row:
     if not isinstance(exponent, int | float):
-        raise Unsupported("an exponent that is a tensor; torch.exp(y * torch.log(x))")
+        raise UnsupportedError("an exponent that is a tensor; torch.exp(y * torch.log(x))")
     if exponent == 0.5:
         return each(g, "sqrt", x)
     if exponent != int(exponent) or not 1 <= abs(exponent) <= 8:
-        raise Unsupported(f"the exponent {exponent}; torch.exp({exponent} * torch.log(x))")
+        raise UnsupportedError(f"the exponent {exponent}; torch.exp({exponent} * torch.log(x))")
     power = base = as_row(g, x)
     for _ in range(abs(int(exponent)) - 1):
         power = each(g, "mul", power, base)
@@ -195,14 +196,14 @@ def _same(g: Graph, x: Row, *_: Any, **__: Any) -> Row:  # noqa: ARG001
 
 
 @operation("zeros_like", "ones_like", "full_like")
-def _filled(g: Graph, x: Row, value: float | None = None, **_: Any) -> Row:
-    raise Unsupported("a tensor made anew; write the number itself, as in 1.0 - x")
+def _filled(*_: Any, **__: Any) -> Row:
+    raise UnsupportedError("a tensor made anew; write the number itself, as in 1.0 - x")
 
 
 @operation("mm")
 def _mm(g: Graph, v: Row, matrix: Any) -> Row:
     if not isinstance(v, Row) or not isinstance(matrix, Matrix):
-        raise Unsupported("a product of two tensors that both change with the step; only v @ weights")
+        raise UnsupportedError("a product of two tensors that both change with the step; only v @ weights")
     return multiply(g, v, matrix)
 
 
@@ -215,7 +216,7 @@ def _addmm(g: Graph, bias: Row, v: Row, matrix: Any, *, beta: float = 1, alpha: 
 @operation("linear")
 def _linear(g: Graph, v: Row, matrix: Any, bias: Row | None = None) -> Row:
     if not isinstance(matrix, Matrix):
-        raise Unsupported("weights that change with the step")
+        raise UnsupportedError("weights that change with the step")
     rows, columns = matrix.shape
     turned = Matrix(matrix.factor._replace(turned=not matrix.factor.turned), (columns, rows))
     product = _mm(g, v, turned)
@@ -226,7 +227,7 @@ def _last_axis(x: Row, dim: Any, keepdim: bool) -> bool:
     """Return whether a reduction leaves a flat tensor, or raise unless it is over the last axis."""
     dims = [dim] if isinstance(dim, int) else list(dim or ())
     if x.flat or dims not in ([-1], [1]):
-        raise Unsupported("a reduction that is not over the last axis alone; rows may not meet")
+        raise UnsupportedError("a reduction that is not over the last axis alone; rows may not meet")
     return not keepdim
 
 
@@ -253,7 +254,7 @@ def _amin(g: Graph, x: Row, dim: Any = None, keepdim: bool = False) -> Row:
 @operation("linalg_vector_norm")
 def _norm(g: Graph, x: Row, order: float = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Row:
     if order != 2:
-        raise Unsupported(f"the norm of order {order}")
+        raise UnsupportedError(f"the norm of order {order}")
     return each(g, "sqrt", _sum(g, each(g, "mul", x, x), dim, keepdim))
 
 
@@ -278,14 +279,14 @@ def _log_softmax(g: Graph, x: Row, dim: int, _: bool) -> Row:
 @operation("native_layer_norm")
 def _layer_norm(g: Graph, x: Row, shape: Sequence[int], gain: Row | None, bias: Row | None, eps: float) -> Rows:
     if list(shape) != [x.width]:
-        raise Unsupported(f"a norm over {list(shape)} of rows {x.width} wide")
+        raise UnsupportedError(f"a norm over {list(shape)} of rows {x.width} wide")
     return [_scaled(g, _standardised(g, x, _centre(g, x), eps), gain, bias), None, None]
 
 
 @operation("_fused_rms_norm", "rms_norm")
 def _rms_norm(g: Graph, x: Row, shape: Sequence[int], gain: Row | None = None, eps: float | None = None) -> Rows:
     if list(shape) != [x.width] or eps is None:
-        raise Unsupported(f"a norm over {list(shape)} of rows {x.width} wide, eps={eps}; give eps")
+        raise UnsupportedError(f"a norm over {list(shape)} of rows {x.width} wide, eps={eps}; give eps")
     squares = g.mul(reduce(g, "sum", each(g, "mul", x, x)), g.share(x.width))
     root = g.apply("sqrt", g.add(squares, g.const(eps)))
     return [_scaled(g, each(g, "div", x, Row((root,))), gain, None), None]
@@ -301,7 +302,7 @@ def _standardised(g: Graph, x: Row, mean: Row, eps: float) -> Row:
     variance = g.mul(reduce(g, "sum", each(g, "mul", centred, centred)), g.share(x.width))
     inverse = g.div(g.const(1.0), g.apply("sqrt", g.add(variance, g.const(eps))))
     if len(x.pieces) > 1:
-        raise Unsupported("a norm over pieces put together with cat; normalise the product")
+        raise UnsupportedError("a norm over pieces put together with cat; normalise the product")
     return Row((g.node("standardised", x.width, (*x.pieces, *mean.pieces, inverse), (x.width,)),))
 
 
@@ -311,9 +312,9 @@ def _scaled(g: Graph, x: Row, gain: Row | None, bias: Row | None) -> Row:
 
 
 @operation("cat")
-def _cat(g: Graph, rows: Sequence[Any], dim: int = 0) -> Row:
+def _cat(_: Graph, rows: Sequence[Any], dim: int = 0) -> Row:
     if dim not in (-1, 1) or not all(isinstance(row, Row) for row in rows):
-        raise Unsupported("cat over an axis other than the last")
+        raise UnsupportedError("cat over an axis other than the last")
     return Row(tuple(piece for row in rows for piece in row.pieces))
 
 
@@ -322,20 +323,20 @@ def _slice(g: Graph, x: Row, dim: int = 0, start: int | None = None, end: int | 
     if dim == 0 and not start and (end is None or end > 1 << 40):
         return x
     if dim not in (-1, 1) or step != 1:
-        raise Unsupported("a slice that is not of consecutive units")
+        raise UnsupportedError("a slice that is not of consecutive units")
     first, last, _ = slice(start, end).indices(x.width)
     return _cut(g, x, first, last - first)
 
 
 def _cut(g: Graph, x: Row, offset: int, width: int) -> Row:
     cuts = sorted({offset, offset + width, *(c for c in x.cuts if offset < c < offset + width)})
-    return Row(tuple(x.window(g, a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)))
+    return Row(tuple(x.window(g, a, b - a) for a, b in pairwise(cuts)))
 
 
 @operation("split", "split_with_sizes")
 def _split(g: Graph, x: Row, size: int | Sequence[int], dim: int = 0) -> Rows:
     if dim not in (-1, 1):
-        raise Unsupported("a split of the batch; rows may not meet")
+        raise UnsupportedError("a split of the batch; rows may not meet")
     sizes = [min(size, x.width - at) for at in range(0, x.width, size)] if isinstance(size, int) else list(size)
     return [_cut(g, x, sum(sizes[:number]), width) for number, width in enumerate(sizes)]
 
@@ -343,24 +344,24 @@ def _split(g: Graph, x: Row, size: int | Sequence[int], dim: int = 0) -> Rows:
 @operation("select")
 def _select(g: Graph, x: Row, dim: int, index: int) -> Row:
     if dim not in (-1, 1):
-        raise Unsupported("one row of the batch; rows may not meet")
+        raise UnsupportedError("one row of the batch; rows may not meet")
     return Row(_cut(g, x, index % x.width, 1).pieces, flat=True)
 
 
 @operation("unsqueeze")
-def _unsqueeze(g: Graph, x: Row, dim: int) -> Row:
+def _unsqueeze(_: Graph, x: Row, dim: int) -> Row:
     if not x.flat or dim not in (-1, 1):
-        raise Unsupported("an axis beside [B, width]")
+        raise UnsupportedError("an axis beside [B, width]")
     return Row(x.pieces)
 
 
 @operation("squeeze")
-def _squeeze(g: Graph, x: Row, dim: Any = None) -> Row:
+def _squeeze(_: Graph, x: Row, dim: Any = None) -> Row:
     return Row(x.pieces, flat=True) if x.width == 1 and dim in (-1, 1, [-1], [1]) else x
 
 
 @operation("view", "_unsafe_view", "reshape")
-def _view(g: Graph, x: Row, shape: Sequence[int]) -> Row:
+def _view(_: Graph, x: Row, shape: Sequence[int]) -> Row:
     if len(shape) != 2 or shape[1] not in (-1, x.width):
-        raise Unsupported(f"a change of shape to {list(shape)}")
+        raise UnsupportedError(f"a change of shape to {list(shape)}")
     return Row(x.pieces)

@@ -16,7 +16,7 @@ Tensors = Sequence[Tensor]
 NATIVES: dict[str, Native] = {}
 """By the key that the operators are given."""
 
-_LIBRARY = torch.library.Library("tidegate", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("tidegate", "FRAGMENT")  # type: ignore[no-untyped-call]
 _GIVEN = "Tensor[] steps, Tensor[] rows, Tensor[] states, Tensor[] fresh, Tensor[] vectors, Tensor[] matrices"
 _LIBRARY.define(f"unroll(str key, {_GIVEN}, Tensor? lengths, Tensor? resets, bool save) -> Tensor[]")
 _LIBRARY.define(
@@ -33,8 +33,8 @@ def _forward(
 
 
 def _forward_fake(
-    key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
-    lengths: Tensor | None, resets: Tensor | None, save: bool,
+    key: str, steps: Tensors, _rows: Tensors, states: Tensors, _fresh: Tensors, _vectors: Tensors, _matrices: Tensors,
+    _lengths: Tensor | None, resets: Tensor | None, save: bool,
 ) -> list[Tensor]:  # fmt: skip
     native, like = NATIVES[key], steps[0]
     length, count = like.shape[:2]
@@ -56,8 +56,9 @@ def _backward(
 
 
 def _backward_fake(
-    key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
-    vectors: Tensors, matrices: Tensors, outputs: Tensor, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
+    key: str, _out_gradient: Tensor | None, _final_gradients: Sequence[Tensor | None], steps: Tensors, _rows: Tensors,
+    vectors: Tensors, matrices: Tensors, _outputs: Tensor, _saved: Tensor, _lengths: Tensor | None,
+    resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     like = steps[0]
     states = [like.new_empty(like.shape[1], size) for size in NATIVES[key].program.states]
@@ -78,7 +79,7 @@ class _Unroll(torch.autograd.Function):
         ctx: Any, key: str, counts: Sequence[int], lengths: Tensor | None, resets: Tensor | None, *tensors: Tensor
     ) -> Any:
         groups = _groups(counts, tensors)
-        steps, rows, states, fresh, vectors, matrices = groups
+        steps, rows, _, fresh, vectors, matrices = groups
         with torch._C._AutoDispatchBelowAutograd():
             outputs, *final, saved = torch.ops.tidegate.unroll(key, *groups, lengths, resets, True)
         ctx.key, ctx.counts = key, (len(steps), len(rows), len(vectors), len(matrices))
@@ -118,7 +119,8 @@ def _forward_autograd(
     groups = (steps, rows, states, fresh, vectors, matrices)
     tensors = [t for group in groups for t in group]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        outputs = _Unroll.apply(key, [len(group) for group in groups], lengths, resets, *tensors)
+        apply: Any = _Unroll.apply
+        outputs = apply(key, [len(group) for group in groups], lengths, resets, *tensors)
         return [*outputs, outputs[0].new_empty(0)]
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.tidegate.unroll(key, *groups, lengths, resets, save)
@@ -149,7 +151,8 @@ def _backward_autograd(*arguments: Any) -> list[Tensor]:
             return torch.ops.tidegate.unroll_backward(*arguments)
 
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return list(_Backward.apply(run, *tensors))
+        apply: Any = _Backward.apply
+        return list(apply(run, *tensors))
     return run()
 
 

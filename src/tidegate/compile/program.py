@@ -10,7 +10,6 @@ from tidegate.compile.graph import Factor, Node
 from tidegate.compile.stages import Plan, Target, plan
 from tidegate.compile.trace import Traced
 
-
 GRADIENTS = {"step": "step_gradient", "state": "state", "shared": "shared_gradient"}
 """Where the gradient of each kind of leaf goes."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 from tidegate.compile.graph import Factor, Graph, Node
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """Why an operation does not compile as it was called."""
 
 
@@ -39,7 +40,7 @@ class Row:
             if start <= offset and offset + width <= start + piece.width:
                 return graph.window(piece, offset - start, width)
             start += piece.width
-        raise Unsupported("a window that crosses pieces")
+        raise UnsupportedError("a window that crosses pieces")
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,23 @@ def as_row(graph: Graph, value: Value) -> Row:
         return value.vector
     if isinstance(value, bool | int | float):
         return Row((graph.const(float(value)),))
-    raise Unsupported(f"expected rows, vectors or numbers, got {value!r}")
+    raise UnsupportedError(f"expected rows, vectors or numbers, got {value!r}")
 
 
 def segments(rows: Sequence[Row]) -> list[tuple[int, int]]:
     """Return offset and width of the finest pieces of rows that go together; rows of width 1 fit any."""
     widths = {row.width for row in rows} - {1}
     if len(widths) > 1:
-        raise Unsupported(f"rows of the widths {sorted(widths)} do not go together")
+        raise UnsupportedError(f"rows of the widths {sorted(widths)} do not go together")
     cuts = sorted({cut for row in rows if row.width in widths for cut in row.cuts} or {0, 1})
-    return [(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(a, b - a) for a, b in pairwise(cuts)]
 
 
 def each(graph: Graph, op: str, *values: Value) -> Row:
     """Apply an elementwise operation to rows and numbers."""
     rows = [as_row(graph, v) for v in values]
     if len({row.flat for row in rows if row.width > 1 or row.flat}) > 1:
-        raise Unsupported("a tensor [B] beside one [B, width]; keep the last axis with keepdim=True")
+        raise UnsupportedError("a tensor [B] beside one [B, width]; keep the last axis with keepdim=True")
     pieces = [
         graph.apply(op, *(row.pieces[0] if row.width == 1 else row.window(graph, *segment) for row in rows))
         for segment in segments(rows)

@@ -19,14 +19,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from tidegate.cells.base import Cell
 from tidegate.compile.graph import Factor, Graph, Node
 from tidegate.compile.operations import OPERATIONS
-from tidegate.compile.rows import Matrix, Row, Unsupported
+from tidegate.compile.rows import Matrix, Row, UnsupportedError
 
 ROWS = 5
 _VALUE_READERS = ("_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero")
 _INSTEAD = "write it from elementwise functions, reductions over the last axis and products with weights"
 
 
-class Untraceable(Exception):
+class UntraceableError(Exception):
     """Why a step cannot be compiled: the reason, the line it stands in, what to write instead."""
 
     def __init__(self, reason: str, where: str, hint: str) -> None:
@@ -119,7 +119,7 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
 
     `rows` and `steps` are names and widths of what it reads beside x, for a whole sequence and at every step.
 
-    Raises `Untraceable` where something in the step cannot be compiled.
+    Raises `UntraceableError` where something in the step cannot be compiled.
     """
     like = cell.weight_ih.detach()
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
@@ -141,11 +141,11 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
     return Traced(recorder.graph, pieces, recorder.hoisted, tuple(recorder.vectors), tuple(recorder.matrices), widths)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation of a step: on rows, it becomes nodes; on parameters alone, it is kept to be done once."""
 
     def __init__(self, cell: Cell) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.cell = cell
         self.graph = Graph()
         self.hoisted = Hoisted()
@@ -173,17 +173,17 @@ class Recorder(TorchDispatchMode):
         known = self._known.get(id(value))
         if not isinstance(known, Row):
             hint = "let every state follow from the input or the states"
-            raise Untraceable("step gives a state that follows from no input and no state", self._where(), hint)
+            raise UntraceableError("step gives a state that follows from no input and no state", self._where(), hint)
         return known.pieces
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
         if name in _VALUE_READERS:
             hint = "torch.where(condition, a, b), which takes both and chooses"
-            raise Untraceable("step asks for the value of a tensor, as `if` does", self._where(), hint)
+            raise UntraceableError("step asks for the value of a tensor, as `if` does", self._where(), hint)
         if torch.Tag.nondeterministic_seeded in function.tags:
             hint = "name what is drawn in `inputs` and give it to the layer, or use the cell's own noise options"
-            raise Untraceable(f"step draws random numbers ({name})", self._where(), hint)
+            raise UntraceableError(f"step draws random numbers ({name})", self._where(), hint)
         values = tree_map(lambda a: self._value(a) if isinstance(a, Tensor) else a, (args, kwargs or {}))
         result = function(*args, **(kwargs or {}))
         if any(isinstance(v, Row) for v in _leaves(values)):
@@ -196,14 +196,14 @@ class Recorder(TorchDispatchMode):
         if function._schema.is_mutable and name != "detach_":
             plain = name.rstrip("_")
             hint = f"torch.{plain}(…) or an operator that makes a new tensor"
-            raise Untraceable(f"{name} changes a tensor in place", self._where(), hint)
+            raise UntraceableError(f"{name} changes a tensor in place", self._where(), hint)
         if name not in OPERATIONS:
-            raise Untraceable(f"{name} is not among the operations that compile", self._where(), _INSTEAD)
+            raise UntraceableError(f"{name} is not among the operations that compile", self._where(), _INSTEAD)
         try:
             args, kwargs = tree_map(self._operand, values, is_leaf=_is_value)
             rows = OPERATIONS[name](self.graph, *args, **kwargs)
-        except Unsupported as error:
-            raise Untraceable(f"{name} does not compile: {error}", self._where(), _INSTEAD) from error
+        except UnsupportedError as error:
+            raise UntraceableError(f"{name} does not compile: {error}", self._where(), _INSTEAD) from error
         outputs = result if isinstance(result, tuple | list) else [result]
         for tensor, row in zip(outputs, rows if isinstance(rows, list) else [rows], strict=False):
             if row is not None:
@@ -213,7 +213,7 @@ class Recorder(TorchDispatchMode):
     def _check_shape(self, name: str, tensor: Tensor, row: Row) -> None:
         if tuple(tensor.shape) != ((ROWS,) if row.flat else (ROWS, row.width)):
             shape = ["B", *tensor.shape[1:]] if tensor.shape[:1] == (ROWS,) else list(tensor.shape)
-            raise Untraceable(f"{name} gives {shape}", self._where(), "tensors [B, width] throughout the step")
+            raise UntraceableError(f"{name} gives {shape}", self._where(), "tensors [B, width] throughout the step")
 
     def _hoist(self, name: str, function: Any, args: Any, values: Any, result: Any) -> None:
         """Keep what depends on parameters alone: as a window where it is one, else as an operation."""

@@ -15,7 +15,6 @@ from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.tile import Product, after, every, halves, steps, strided
 
-
 _PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
 _PRODUCT = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
 
