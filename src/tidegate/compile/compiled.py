@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+import warnings
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from tidegate.shapes import zero_padding
 
 Key = tuple[object, ...]
 _TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, str] | UntraceableError]] = WeakKeyDictionary()
+_WARNED: WeakSet[type[Cell]] = WeakSet()
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
@@ -29,6 +31,8 @@ def refuses(call: Call) -> Refusal | None:
         return lambda: (
             f"kernels are compiled for float32 and float64 on the CPU, got {cell.weight_ih.dtype}, {x.device}"
         )
+    if torch.compiler.is_compiling():
+        return lambda: "torch.compile and torch.export follow the reference's loop"
     if torch.is_autocast_enabled("cpu"):
         return lambda: "compiled kernels do not run under autocast"
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -77,6 +81,19 @@ def unroll(call: Call) -> Run:
     if lengths is not None and y is not out:
         y = zero_padding(y, lengths)
     return Run(y, tuple(after))
+
+
+def warn_of_the_loop(call: Call) -> None:
+    """Say, once for each class of cell, that a step which does not compile runs step by step, and why."""
+    found = _TRACED.get(call.cell, {}).values()
+    reasons = [each for each in found if isinstance(each, UntraceableError)]
+    kind = type(call.cell)
+    if reasons and kind not in _WARNED:
+        _WARNED.add(kind)
+        warnings.warn(
+            f"{kind.__name__} runs step by step in Python, which is slow: {reasons[0]}; instead: {reasons[0].hint}",
+            stacklevel=2,
+        )
 
 
 def _in_rows(x: Tensor) -> Tensor:

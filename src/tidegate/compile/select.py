@@ -149,6 +149,8 @@ def run(call: Call, backend: str) -> Run:
             got=reason(),
             hint=f"backend='auto', or one that can: {', '.join(able)}",
         )
+    if backend == "auto" and name == "reference":
+        compiled.warn_of_the_loop(call)
     return chosen.unroll(replace(call, given=call.given.also(call.cell.draw(call.x))))
 
 

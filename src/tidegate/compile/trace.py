@@ -151,7 +151,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.hoisted = Hoisted()
         self.vectors: list[int] = []
         self.matrices: list[int] = []
-        self._known: dict[int, Row | Shared] = {}
+        self._known: dict[int, Row | Shared | UntraceableError] = {}
         self._alive: list[Tensor] = []
         self._owned = {
             id(tensor): (number, name)
@@ -171,6 +171,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def state(self, value: Tensor) -> tuple[Node, ...]:
         """Return the pieces of a new state."""
         known = self._known.get(id(value))
+        if isinstance(known, UntraceableError):
+            raise known
         if not isinstance(known, Row):
             hint = "let every state follow from the input or the states"
             raise UntraceableError("step gives a state that follows from no input and no state", self._where(), hint)
@@ -186,7 +188,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UntraceableError(f"step draws random numbers ({name})", self._where(), hint)
         values = tree_map(lambda a: self._value(a) if isinstance(a, Tensor) else a, (args, kwargs or {}))
         result = function(*args, **(kwargs or {}))
-        if any(isinstance(v, Row) for v in _leaves(values)):
+        if any(isinstance(v, Row | UntraceableError) for v in _leaves(values)):
             self._record(name, function, values, result)
         else:
             self._hoist(name, function, args, values, result)
@@ -197,6 +199,24 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             plain = name.rstrip("_")
             hint = f"torch.{plain}(…) or an operator that makes a new tensor"
             raise UntraceableError(f"{name} changes a tensor in place", self._where(), hint)
+        outputs = result if isinstance(result, tuple | list) else [result]
+        try:
+            rows = self._rows(name, values)
+        except UntraceableError as error:
+            # What nobody reads does no harm; what `if` reads is told so.
+            for tensor in outputs:
+                self._know(tensor, error)
+            return
+        for tensor, row in zip(outputs, rows, strict=False):
+            if row is not None:
+                self._check_shape(name, tensor, row)
+                self._know(tensor, row)
+
+    def _rows(self, name: str, values: Any) -> list[Row | None]:
+        """Return what an operation makes of rows."""
+        for value in _leaves(values):
+            if isinstance(value, UntraceableError):
+                raise value
         if name not in OPERATIONS:
             raise UntraceableError(f"{name} is not among the operations that compile", self._where(), _INSTEAD)
         try:
@@ -204,11 +224,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             rows = OPERATIONS[name](self.graph, *args, **kwargs)
         except UnsupportedError as error:
             raise UntraceableError(f"{name} does not compile: {error}", self._where(), _INSTEAD) from error
-        outputs = result if isinstance(result, tuple | list) else [result]
-        for tensor, row in zip(outputs, rows if isinstance(rows, list) else [rows], strict=False):
-            if row is not None:
-                self._check_shape(name, tensor, row)
-                self._know(tensor, row)
+        return rows if isinstance(rows, list) else [rows]
 
     def _check_shape(self, name: str, tensor: Tensor, row: Row) -> None:
         if tuple(tensor.shape) != ((ROWS,) if row.flat else (ROWS, row.width)):
@@ -226,7 +242,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for number, tensor in enumerate(tensors, first_number):
             self._know(tensor, Shared(number))
 
-    def _value(self, tensor: Tensor) -> Row | Shared:
+    def _value(self, tensor: Tensor) -> Row | Shared | UntraceableError:
         """Return what a tensor stands for; one not seen before is a parameter, or a constant of the step's own."""
         if id(tensor) not in self._known:
             found = Found(self._owned.get(id(tensor), tensor))
@@ -247,7 +263,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         factor = Factor(_index(self.matrices, value.base), value.row, value.column, value.turned)
         return Matrix(factor, (value.shape[0], value.shape[1]), vector)
 
-    def _know(self, tensor: Tensor, value: Row | Shared) -> None:
+    def _know(self, tensor: Tensor, value: Row | Shared | UntraceableError) -> None:
         if isinstance(value, Shared):
             value = replace(value, shape=tuple(tensor.shape))
         self._known[id(tensor)] = value
@@ -287,7 +303,7 @@ def _index(numbers: list[int], number: int) -> int:
 
 
 def _is_value(value: object) -> bool:
-    return isinstance(value, Row | Shared)
+    return isinstance(value, Row | Shared | UntraceableError)
 
 
 def _leaves(values: Any) -> list[Any]:

@@ -1,0 +1,145 @@
+"""What a step becomes as a graph, and what is said of one that cannot become one."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from tidegate import nn as tnn
+from tidegate.cells import LSTM, Cell
+from tidegate.compile.graph import reachable
+from tidegate.compile.select import unroll
+from tidegate.compile.trace import trace
+from tidegate.errors import BackendError, ShapeError
+
+X = torch.randn(2, 3, 4)
+
+
+class Broken(Cell):
+    gates = ("u", "n")
+
+
+class Branches(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return n if u.sum() > 0 else h
+
+
+class InPlace(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return u.mul_(n)
+
+
+class Sorts(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return torch.sort(u, -1).values + n
+
+
+class Mixes(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return u + n.mean(0, keepdim=True)
+
+
+class Draws(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return u + torch.rand_like(n)
+
+
+class Miscounts(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n, _ = self.gate(x, h)
+        return u + n
+
+
+class Widens(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return torch.cat([u, n], -1)
+
+
+@pytest.mark.parametrize(
+    ("cell", "line", "instead"),
+    [
+        (Branches, "return n if u.sum() > 0 else h", "torch.where"),
+        (InPlace, "return u.mul_(n)", "torch.mul"),
+        (Sorts, "return torch.sort(u, -1).values + n", "elementwise"),
+        (Mixes, "return u + n.mean(0, keepdim=True)", "reductions over the last axis"),
+        (Draws, "return u + torch.rand_like(n)", "`inputs`"),
+    ],
+)
+def test_a_step_that_does_not_compile_is_told_its_line_and_what_to_write(
+    cell: type[Cell], line: str, instead: str
+) -> None:
+    with pytest.raises(BackendError) as raised:
+        unroll(cell(4, 3), X, backend="llvm")
+    assert "test_trace.py, line" in str(raised.value)
+    assert line in str(raised.value)
+    assert instead in str(raised.value)
+
+
+@pytest.mark.parametrize("cell", [Miscounts, Widens])
+def test_a_step_of_the_wrong_shape_is_refused_by_every_backend(cell: type[Cell]) -> None:
+    for backend in ("auto", "llvm", "reference"):
+        with pytest.raises(ShapeError, match=r"its gates are u, n, its states h"):
+            unroll(cell(4, 3), X, backend=backend)
+
+
+def test_under_auto_it_runs_on_the_reference_with_one_warning() -> None:
+    layer = tnn.Recurrent(Sorts(4, 3), layers=2)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            layer(X)
+    told = [str(w.message) for w in said if "Sorts" in str(w.message)]
+    assert len(told) == 1
+    assert "return torch.sort(u, -1).values + n" in told[0]
+
+
+def test_what_depends_on_parameters_alone_is_hoisted_and_differentiable() -> None:
+    class Antisymmetric(Cell):
+        gates = ("n",)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+            weight = self.weight_hh - self.weight_hh.T
+            return h + 0.1 * torch.tanh(x + self.linear(h, weight))
+
+    cell = Antisymmetric(4, 3, dtype=torch.float64)
+    traced = trace(cell, {}, {})
+    assert not [n for n in reachable(traced.states[0]) if n.op == "product" and len(n.inputs) > 2]
+    x = X.double()
+    found = []
+    for backend in ("llvm", "reference"):
+        y, _ = unroll(cell, x, backend=backend)
+        found.append(torch.autograd.grad(y.square().sum(), list(cell.parameters()), allow_unused=True))
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_plain_attribute_that_changes_is_seen() -> None:
+    class Scaled(Cell):
+        gates = ("n",)
+        scale = 1.0
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+            (n,) = self.gate(x, h)
+            return torch.tanh(self.scale * n)
+
+    cell = Scaled(4, 3)
+    for scale in (1.0, 0.5):
+        cell.scale = scale
+        torch.testing.assert_close(unroll(cell, X, backend="llvm")[0], unroll(cell, X, backend="reference")[0])
+
+
+def test_products_with_the_input_and_the_state_are_one() -> None:
+    products = [n for n in reachable(trace(LSTM(4, 3), {}, {}).states[1]) if n.op == "product"]
+    assert len(products) == 3
+    assert all(len(p.inputs) == 2 for p in products)
