@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tidegate.cells import GRU, LSTM, Elman
-from tidegate.compile import aten, reference
+from tidegate.cells import CELLS, GRU, LSTM, Elman
+from tidegate.compile import aten, compiled, reference
 from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS, choose, unroll, verdicts
 from tidegate.errors import BackendError, ConfigError, ShapeError
@@ -24,13 +24,15 @@ X = torch.randn(2, 5, 3)
 RESETS = torch.zeros(2, 5, dtype=torch.bool)
 
 
-def test_auto_takes_torchs_kernel_where_it_can_and_the_reference_elsewhere() -> None:
-    assert choose(Call(GRU(3, 4), X)) == "aten"
-    assert choose(Call(GRU(3, 4), X, resets=RESETS)) == "reference"
-    assert choose(Call(Changed(3, 4), X)) == "reference"
-    assert choose(Call(Elman(3, 4, activation="gelu"), X)) == "reference"
-    assert choose(Call(Elman(3, 4, activation=torch.tanh), X)) == "reference"
-    assert choose(Call(GRU(3, 4), X[:, :0])) == "reference"
+def test_auto_compiles_what_it_can_and_takes_the_reference_elsewhere() -> None:
+    for cell in (GRU(3, 4), Changed(3, 4), Elman(3, 4, activation="gelu"), Elman(3, 4, activation=torch.tanh)):
+        assert choose(Call(cell, X)) == "llvm"
+        assert choose(Call(cell, X, resets=RESETS)) == "llvm"
+    assert choose(Call(GRU(3, 4), X[:, :0])) == "llvm"
+    assert choose(Call(CELLS["mingru"](3, 4), X)) == "scan"
+    assert choose(Call(Elman(3, 4, activation=torch.special.i0), X)) == "reference"
+    assert choose(Call(GRU(3, 4).half(), X)) == "aten"
+    assert choose(Call(Changed(3, 4).half(), X)) == "reference"
 
 
 def test_a_named_backend_is_never_replaced() -> None:
@@ -38,13 +40,13 @@ def test_a_named_backend_is_never_replaced() -> None:
         unroll(GRU(3, 4), X, resets=RESETS, backend="aten")
     assert str(raised.value) == (
         "running GRU with backend='aten'; got torch's kernels cannot reset the state within a sequence; "
-        "try: backend='auto', or one that can: reference"
+        "try: backend='auto', or one that can: llvm, reference"
     )
 
 
 def test_the_named_backend_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    for name, module in (("aten", aten), ("reference", reference)):
+    for name, module in (("llvm", compiled), ("aten", aten), ("reference", reference)):
         original = BACKENDS[name]
 
         def spy(*a, name=name, original=original):  # type: ignore[no-untyped-def]
@@ -53,9 +55,9 @@ def test_the_named_backend_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch)
 
         monkeypatch.setitem(BACKENDS._items, name, type(original)(spy, original.refuses))
         assert module.unroll is original.unroll
-    for name in ("aten", "reference", "auto"):
+    for name in ("aten", "reference", "auto", "llvm"):
         unroll(GRU(3, 4), X, backend=name)
-    assert ran == ["aten", "reference", "aten"]
+    assert ran == ["aten", "reference", "llvm", "llvm"]
 
 
 def test_verdicts_name_every_backend() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from tidegate.cells import CELLS, Cell
 from tidegate.cells.base import State
 from tidegate.compile import select
+from tidegate.compile.call import Call
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rnn": [
@@ -130,6 +131,11 @@ def unroll(
 ) -> tuple[Tensor, State]:
     """`select.unroll`, with what the cell reads beside x."""
     return select.unroll(cell, x, state, lengths, resets, backend, **beside(cell, x))
+
+
+def call(cell: Cell, x: Tensor, lengths: Tensor | None = None, resets: Tensor | None = None) -> Call:
+    """The call that `unroll` makes of these, noise apart."""
+    return select.checked(cell, x, None, lengths, resets, beside(cell, x))
 
 
 def some_lengths(batch: int, steps: int) -> Tensor:

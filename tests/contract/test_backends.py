@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from tidegate.cells import Cell
-from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS
 from tidegate.errors import BackendError
 
-from .cases import VARIANTS, assert_close, gradients, random_state, some_lengths, states_of, unroll
+from .cases import STOCK, VARIANTS, assert_close, call, gradients, random_state, some_lengths, states_of, unroll
 
-EVERY = list(itertools.product(VARIANTS, BACKENDS))
+# What is compiled of the catalogue beyond the stock cells is held against the reference in test_llvm.
+EVERY = [
+    (name, backend)
+    for name, backend in itertools.product(VARIANTS, BACKENDS)
+    if backend != "llvm" or name.split()[0] in (*STOCK, "mine", "two_states", "direction")
+]
 NATIVE = {
     "rnn", "rnn bias=False", "rnn activation=relu", "rnn output_size=2",
     "lstm", "lstm bias=False", "lstm proj_size=2", "gru", "gru bias=False",
@@ -32,7 +36,7 @@ def case(name: str, steps: int = STEPS) -> tuple[Cell, Tensor, object]:
 
 
 def test_torchs_kernels_take_exactly_the_cells_that_are_torchs() -> None:
-    taken = {name for name, build in VARIANTS.items() if BACKENDS["aten"].refuses(Call(*short(build))) is None}
+    taken = {name for name, build in VARIANTS.items() if BACKENDS["aten"].refuses(call(*short(build))) is None}
     assert taken == NATIVE
 
 
@@ -46,7 +50,7 @@ def short(build) -> tuple[Cell, Tensor]:  # type: ignore[no-untyped-def]
 def test_equals_the_reference_or_refuses(name: str, backend: str, lengths: Tensor | None, reset: bool) -> None:
     cell, x, state = case(name)
     resets = (torch.arange(STEPS) % 3 == 1).repeat(ROWS, 1) if reset else None
-    reason = BACKENDS[backend].refuses(Call(cell, x, states_of(cell, state), lengths, resets))
+    reason = BACKENDS[backend].refuses(call(cell, x, lengths, resets))
     if reason is not None:
         with pytest.raises(BackendError) as raised:
             unroll(cell, x, state, lengths, resets, backend=backend)
@@ -65,7 +69,7 @@ def test_equals_the_reference_or_refuses(name: str, backend: str, lengths: Tenso
 @pytest.mark.parametrize(("name", "backend"), EVERY)
 def test_what_padding_holds_changes_nothing_to_the_bit(name: str, backend: str) -> None:
     cell, x, state = case(name)
-    if BACKENDS[backend].refuses(Call(cell, x)):
+    if BACKENDS[backend].refuses(call(cell, x)):
         with pytest.raises(BackendError):
             unroll(cell, x, state, backend=backend)
         return
@@ -85,7 +89,7 @@ def test_what_padding_holds_changes_nothing_to_the_bit(name: str, backend: str) 
 @pytest.mark.parametrize(("name", "backend"), EVERY)
 def test_how_long_padding_is_changes_nothing_beyond_rounding(name: str, backend: str) -> None:
     cell, x, state = case(name)
-    if BACKENDS[backend].refuses(Call(cell, x)):
+    if BACKENDS[backend].refuses(call(cell, x)):
         with pytest.raises(BackendError):
             unroll(cell, x, state, backend=backend)
         return
@@ -104,7 +108,7 @@ def test_how_long_padding_is_changes_nothing_beyond_rounding(name: str, backend:
 @pytest.mark.parametrize(("name", "backend"), EVERY)
 def test_split_and_carry_equals_whole(name: str, backend: str) -> None:
     cell, x, state = case(name)
-    if BACKENDS[backend].refuses(Call(cell, x)):
+    if BACKENDS[backend].refuses(call(cell, x)):
         with pytest.raises(BackendError):
             unroll(cell, x, state, backend=backend)
         return

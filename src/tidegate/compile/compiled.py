@@ -16,6 +16,7 @@ from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES
 from tidegate.compile.program import program
 from tidegate.compile.trace import Traced, UntraceableError, trace
+from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
 
 Key = tuple[object, ...]
@@ -114,11 +115,22 @@ def _traced(call: Call) -> tuple[Traced, str] | UntraceableError:
             traced = trace(cell, rows, steps)
         except UntraceableError as error:
             known[key] = error
+        except ShapeError:
+            _take_one_step(call)
+            raise
         else:
             name = f"{type(cell).__name__}-{len(NATIVES)}"
             NATIVES[name] = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
             known[key] = (traced, name)
     return known[key]
+
+
+def _take_one_step(call: Call) -> None:
+    """Raise what is wrong with a step in the caller's own sizes rather than the tracer's."""
+    cell, x = call.cell, call.x
+    states = None if call.states is None else cell.pack(call.states)
+    with torch.no_grad():
+        cell(x[:, 0], states, **{name: each[:, 0] for name, each in call.given.steps.items()})
 
 
 def _plain(cell: Cell) -> Key:

@@ -105,7 +105,7 @@ class Native:
                               ("shared_gradient", to_vectors)):  # fmt: skip
             buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
         self.reverse.run(Batch.of(count, length, lengths), self.reverse.pack(matrices), buffers, items)
-        sums = [g.sum(0) if items > 1 else g for g in to_vectors]
+        sums = [g if items == 1 else g.sum(0) for g in to_vectors]
         return [
             to_steps, to_states, to_fresh,
             [g.reshape(v.shape) for g, v in zip(sums, vectors, strict=True)],

@@ -26,8 +26,8 @@ class TorchNamed(Recurrent):
     whatever replaces one (assignment, pruning, weight norm, `functional_call`) is what the layer runs with.
     A 2-D input is one sequence without a batch axis, as in `torch.nn`.
 
-    Deviation: on the reference, and with a norm or a connection, dropout masks are drawn from the same
-    distribution as `torch.nn`'s but in another order, so at the same seed they differ.
+    Deviation: for rows of unequal lengths, dropout masks are drawn from the same distribution as `torch.nn`'s but in
+    another order, so at the same seed they differ.
     """
 
     def __init__(self, cell: Cell, num_layers: int, **options: Any) -> None:

@@ -202,8 +202,9 @@ class Recurrent(nn.Module):
                 y = self.norms[layer](y, lengths)
             y = connection.joins(x, outputs, y)
             outputs.append(y)
-            if self.dropout and layer < self.layers - 1:
-                y = F.dropout(y, self.dropout, self.training)
+            if self.dropout and self.training and y.dim() == 3 and layer < self.layers - 1:
+                # Step by step in memory, torch.nn draws the same masks at the same seed.
+                y = F.dropout(y.transpose(0, 1).contiguous(), self.dropout, self.training).transpose(0, 1)
             below.append(y)
         return connection.gives(outputs)
 

@@ -30,18 +30,18 @@ def compiled(target: Target, real: str) -> dict[str, int]:
         function.linkage = "external"
     addresses = compile_module(str(module), [function.name for function in functions], target).addresses
     for name, address in addresses.items():
-        symbol(name, address)
+        symbol(f"tidegate_{name}", address)
     return addresses
 
 
 def declare_pack(module: ir.Module, real: str) -> ir.Function:
     """Declare what `define_pack` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), f"pack_{real}")
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), f"tidegate_pack_{real}")
 
 
 def declare_product(module: ir.Module, real: str) -> ir.Function:
     """Declare what `define_product` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), f"product_{real}")
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), f"tidegate_product_{real}")
 
 
 def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
