@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ from hypothesis import settings
 
 settings.register_profile("tidegate", deadline=None)
 settings.load_profile("tidegate")
+
+
+# Compiled code is kept for this run alone, by all its processes: the first one names the folder for the others.
+if "TIDEGATE_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="tidegate-cache-")
+    os.environ["TIDEGATE_CACHE"] = _cache.name
 
 
 @pytest.fixture(scope="session")
