@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell, State
@@ -149,7 +150,7 @@ def run(call: Call, backend: str) -> Run:
             got=reason(),
             hint=f"backend='auto', or one that can: {', '.join(able)}",
         )
-    if backend == "auto" and name == "reference":
+    if backend == "auto" and name == "reference" and not torch.compiler.is_compiling():
         compiled.warn_of_the_loop(call)
     return chosen.unroll(replace(call, given=call.given.also(call.cell.draw(call.x))))
 
