@@ -31,6 +31,9 @@ def test_auto_compiles_what_it_can_and_takes_the_reference_elsewhere() -> None:
     assert choose(Call(GRU(3, 4), X[:, :0])) == "llvm"
     assert choose(Call(CELLS["mingru"](3, 4), X)) == "scan"
     assert choose(Call(Elman(3, 4, activation=torch.special.i0), X)) == "reference"
+    assert choose(Call(LSTM(3, 4), torch.randn(2, 100, 3))) == "llvm"
+    assert choose(Call(LSTM(3, 4), X)) == "aten"
+    assert choose(Call(LSTM(3, 4), X, lengths=torch.tensor([5, 2]))) == "llvm"
     assert choose(Call(GRU(3, 4).half(), X)) == "aten"
     assert choose(Call(Changed(3, 4).half(), X)) == "reference"
 

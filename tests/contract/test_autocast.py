@@ -44,7 +44,7 @@ def test_states_and_outputs_keep_the_weights_dtype(name: str, ragged: bool, give
 
 def test_torchs_kernels_say_that_they_do_not_run_under_autocast() -> None:
     cell, x = CELLS["lstm"](5, 4), torch.randn(3, 6, 5)
-    assert choose(Call(cell, x)) == "llvm"
+    assert choose(Call(cell, x)) == "aten"
     with autocast():
         assert choose(Call(cell, x)) == "reference"
         with pytest.raises(BackendError, match="on the CPU do not run under autocast"):
