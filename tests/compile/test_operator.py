@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
-from tidegate.cells import LSTM
+from tidegate.cells import GRU, LSTM
 from tidegate.compile import operator
-from tidegate.compile.select import unroll
+from tidegate.compile.select import BACKENDS, unroll
 from tidegate.errors import BackendError
 
 
@@ -31,3 +33,29 @@ def test_fake_tensors_have_the_shapes_of_real_ones() -> None:
             torch.ops.tidegate.unroll.default, (*arguments, save),
             test_utils=("test_schema", "test_faketensor"),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "scan"])
+def test_outputs_may_be_changed_in_place_before_the_reverse(backend: str) -> None:
+    cell, x = GRU(4, 3), torch.randn(2, 5, 4)
+    found = []
+    for change in (lambda y: y.add_(1.0), lambda y: y + 1.0):
+        y, _ = unroll(cell, x, backend=backend)
+        found.append(torch.autograd.grad(change(y).square().sum(), list(cell.parameters())))
+    torch.testing.assert_close(*found)
+
+
+def test_kernels_live_as_long_as_the_cell_or_a_gradient_that_needs_them() -> None:
+    gc.collect()
+    before = len(operator.NATIVES)
+    cell = GRU(4, 3)
+    weight = cell.weight_ih
+    y = unroll(cell, torch.randn(2, 5, 4), backend="llvm")[0]
+    del cell
+    gc.collect()
+    assert len(operator.NATIVES) == before + 1
+    y.sum().backward()
+    assert weight.grad is not None
+    del y
+    gc.collect()
+    assert len(operator.NATIVES) == before

@@ -139,6 +139,47 @@ def test_a_plain_attribute_that_changes_is_seen() -> None:
         torch.testing.assert_close(unroll(cell, X, backend="llvm")[0], unroll(cell, X, backend="reference")[0])
 
 
+class Timed(Cell):
+    gates = ("n",)
+    inputs = ("elapsed",)
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.by_time = self.own("by_time", self.hidden_size, 1)
+        self.scale = torch.tensor(1.0)
+
+    def step(self, x: Tensor, h: Tensor, *, elapsed: Tensor) -> Tensor:  # type: ignore[override]
+        (n,) = self.gate(x, h)
+        return torch.tanh(self.scale * n + self.linear(elapsed, self.by_time))
+
+
+def test_a_tensor_that_is_no_parameter_may_be_replaced() -> None:
+    cell, elapsed = Timed(4, 3), torch.rand(2, 3)
+    for scale in (1.0, 0.5):
+        cell.scale = torch.tensor(scale)
+        found = [unroll(cell, X, backend=backend, elapsed=elapsed)[0] for backend in ("llvm", "reference")]
+        torch.testing.assert_close(*found)
+
+
+def test_padding_of_an_input_beside_x_reaches_no_gradient() -> None:
+    cell, elapsed, lengths = Timed(4, 3), torch.rand(2, 3), torch.tensor([3, 1])
+    elapsed[1, 1:] = torch.nan
+    found = []
+    for backend in ("llvm", "reference"):
+        y, _ = unroll(cell, X, lengths=lengths, backend=backend, elapsed=elapsed)
+        found.append(torch.autograd.grad(y.sum(), list(cell.parameters())))
+    assert all(g.isfinite().all() for g in found[0])
+    torch.testing.assert_close(*found)
+
+
+def test_no_steps_leave_the_state_as_it_was() -> None:
+    cell = LSTM(4, 3)
+    start = (torch.randn(2, 3), torch.randn(2, 3))
+    y, end = unroll(cell, X[:, :0], start, backend="llvm")
+    assert y.shape == (2, 0, 3)
+    torch.testing.assert_close(end, start)
+
+
 def test_products_with_the_input_and_the_state_are_one() -> None:
     products = [n for n in reachable(trace(LSTM(4, 3), {}, {}).states[1]) if n.op == "product"]
     assert len(products) == 3

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tidegate import nn as tnn
 from tidegate.errors import ConfigError
@@ -98,10 +99,15 @@ def test_reset_parameters_draws_as_torch_does(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "both"), list(itertools.product(KINDS, (False, True))))
 def test_dropout_masks_are_torchs_at_the_same_seed(kind: str, both: bool) -> None:
     ours, theirs = pair(kind, 3, dropout=0.5, bidirectional=both)
+    lengths = torch.tensor([3, 5])
+    packed = pack_padded_sequence(X, lengths, enforce_sorted=False)
     results = []
-    for layer in (theirs, ours):
+    for run in (
+        lambda: (theirs(X)[0], pad_packed_sequence(theirs(packed)[0])[0]),
+        lambda: (ours(X)[0], ours(X, lengths=lengths)[0]),
+    ):
         torch.manual_seed(7)
-        results.append(layer(X)[0])
+        results.append(run())
     torch.testing.assert_close(results[1], results[0])
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from tidegate.bench.first_call import FirstCall
 from tidegate.bench.rows import MODES, Row, Summary
-from tidegate.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, escape, plotly_script
+from tidegate.report.document import document
+from tidegate.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, escape
 from tidegate.report.markup import Cell, Plots, cards, facts, figures_of, section, table, text
-from tidegate.report.style import CSS, SCRIPT
 
 TITLE = "Tidegate beside torch.nn, a PyTorch loop and jax.lax.scan"
+_LEAD = (
+    "Measured in turns in one process, float32, input as wide as the layer, input product included. Forward is "
+    "without gradients; train is forward, and backward to input and weights. Every result was first held against "
+    "the reference."
+)
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#c2405a", "#3aa6b9", "#8d6e3f", GREY)
 _AXIS = {"type": "category", "automargin": True}
 
@@ -38,18 +42,7 @@ def page(
             section("Notes", "".join(f"<p>{text(note)}</p>" for note in notes)) if notes else "",
         ]
     )
-    # "<" would let a label close the script.
-    described = json.dumps(plots.figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(TITLE)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{CSS}</style></head><body><header><h1>{text(TITLE)}</h1>"
-        "<p>Measured in turns in one process, float32, input as wide as the layer, input product included. Forward is "
-        "without gradients; train is forward, and backward to input and weights. Every result was first held "
-        "against the reference.</p><noscript><p>Figures need JavaScript; tables do without.</p></noscript>"
-        f"</header><main>{body}</main><footer>Written by Tidegate</footer>"
-        f"<script>{plotly_script()}</script><script>const FIGURES = {described};{SCRIPT}</script></body></html>\n"
-    )
+    return document(TITLE, TITLE, _LEAD, body, plots)
 
 
 def _cards(summary: Summary) -> list[tuple[str, str, str]]:

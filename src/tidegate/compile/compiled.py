@@ -20,7 +20,7 @@ from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
 
 Key = tuple[object, ...]
-_TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, str] | UntraceableError]] = WeakKeyDictionary()
+_TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, Native] | UntraceableError]] = WeakKeyDictionary()
 _WARNED: WeakSet[type[Cell]] = WeakSet()
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
@@ -50,7 +50,7 @@ def unroll(call: Call) -> Run:
     """Run what `reference.unroll` does as one compiled loop; no second derivative."""
     found = _traced(call)
     assert not isinstance(found, UntraceableError)
-    traced, key = found
+    traced, kernels = found
     cell, lengths = call.cell, call.lengths
     dtype = cell.weight_ih.dtype
     x = call.x if lengths is None else zero_padding(call.x, lengths)
@@ -61,11 +61,13 @@ def unroll(call: Call) -> Run:
     fresh = cell.unpack(cell.initial_state(batch, device=x.device)) if needs_fresh else ()
     states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
     given = call.given.steps
+    if lengths is not None:
+        given = {name: zero_padding(each, lengths) for name, each in given.items()}
     values = traced.hoisted.values(cell)
     vectors = [values[v].reshape(-1).contiguous() for v in traced.vectors]
     matrices = [_in_rows(values[m]) for m in traced.matrices]
     outputs = torch.ops.tidegate.unroll(
-        key,
+        kernels.key,
         [x, *(given[name].transpose(0, 1) for name in traced.widths if name in given)],
         [call.given.rows[name] for name in traced.widths if name in call.given.rows],
         [_in_rows(s) for s in states],
@@ -101,8 +103,8 @@ def _in_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _traced(call: Call) -> tuple[Traced, str] | UntraceableError:
-    """Return the cell's trace and the key of its kernels, or why there is none; both are remembered."""
+def _traced(call: Call) -> tuple[Traced, Native] | UntraceableError:
+    """Return the cell's trace and its kernels, or why there are none; both are remembered for as long as the cell."""
     cell = call.cell
     known = _TRACED.setdefault(cell, {})
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
@@ -119,20 +121,22 @@ def _traced(call: Call) -> tuple[Traced, str] | UntraceableError:
             _take_one_step(call)
             raise
         else:
-            name = f"{type(cell).__name__}-{len(NATIVES)}"
-            NATIVES[name] = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
-            known[key] = (traced, name)
+            made = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
+            known[key] = (traced, made)
+            NATIVES[made.key] = made
     return known[key]
 
 
 def _take_one_step(call: Call) -> None:
-    """Raise what is wrong with a step in the caller's own sizes rather than the tracer's."""
+    """Raise what is wrong with a step in the caller's own sizes rather than the tracer's, where there is one."""
     cell, x = call.cell, call.x
+    if not x.shape[1]:
+        return
     states = None if call.states is None else cell.pack(call.states)
     with torch.no_grad():
         cell(x[:, 0], states, **{name: each[:, 0] for name, each in call.given.steps.items()})
 
 
 def _plain(cell: Cell) -> Key:
-    """Return the cell's plain attributes, which its step may have read while it was traced."""
-    return tuple([v for v in vars(cell).values() if type(v) in _PLAIN])
+    """Return the plain attributes of the cell and what is in it, which its step may have read while it was traced."""
+    return tuple([v for module in cell.modules() for v in vars(module).values() if type(v) in _PLAIN])

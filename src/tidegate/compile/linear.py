@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import pages
-from tidegate.errors import BackendError, ShapeError
+from tidegate.compile.once import without_derivative
+from tidegate.errors import ShapeError
 
 STREAMING_BYTES = 16 << 20
 """From here on results go past the cache, which would not hold them until they are read."""
@@ -260,39 +261,26 @@ class _Recurrence(torch.autograd.Function):
         return da, db, dh0, None, None, None if fresh is None or resets is None else dfresh, None
 
 
-class _Derivative(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ARG004
+def _forward_autograd(*arguments: Any) -> Any:
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
+        return _Recurrence.apply(*arguments)  # type: ignore[no-untyped-call]
+    with torch._C._AutoDispatchBelowAutograd():
+        return _forward(*arguments)
+
+
+def _backward_autograd(*arguments: Any) -> Any:
+    def run() -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             found: tuple[Tensor, ...] = _backward(*arguments)
         return found
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ARG004
-        raise BackendError(
-            "differentiating a linear recurrence twice",
-            expected="first derivatives alone from the backend 'scan'",
-            got="a second derivative",
-            hint="backend='reference' has it",
-        )
+    return without_derivative("a linear recurrence", run, [x for x in arguments if isinstance(x, Tensor)])
 
 
-def _differentiable(function: type[torch.autograd.Function], operator: Any) -> Any:
-    """What the operator does where gradients may be wanted: `function` if they are, else itself."""
-
-    def call(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
-            return function.apply(*arguments)  # type: ignore[no-untyped-call]
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
-
-    return call
-
-
-for _name, _run, _fake, _function, _operator in (
-    ("linear_recurrence", _run_forward, _fake_forward, _Recurrence, _forward),
-    ("linear_recurrence_backward", _run_backward, _fake_backward, _Derivative, _backward),
+for _name, _run, _fake, _with_gradient in (
+    ("linear_recurrence", _run_forward, _fake_forward, _forward_autograd),
+    ("linear_recurrence_backward", _run_backward, _fake_backward, _backward_autograd),
 ):
     _library.impl(_name, _run, "CPU")  # type: ignore[no-untyped-call]
-    _library.impl(_name, _differentiable(_function, _operator), "Autograd")  # type: ignore[no-untyped-call]
+    _library.impl(_name, _with_gradient, "Autograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"tidegate::{_name}", _fake, lib=_library)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidegate.compile.graph import Node
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
 from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of
@@ -19,6 +19,7 @@ from tidegate.compile.stages import Plan
 
 # Numbers between buffers: without them, what belongs to one unit would lie at equal places of the cache's ways.
 APART = 80
+_numbers = itertools.count()
 
 
 class Native:
@@ -28,6 +29,7 @@ class Native:
         self.program = program
         self.target = target
         self.dtype = dtype
+        self.key = f"kernel-{next(_numbers)}"
 
     @cached_property
     def infer(self) -> Loop:
@@ -54,29 +56,25 @@ class Native:
         vectors: Sequence[Tensor], matrices: Sequence[Tensor], lengths: Tensor | None, resets: Tensor | None,
         save: bool,
     ) -> list[Tensor]:  # fmt: skip
-        """Run forward over steps [T, B, ·]; return the first state after each step, the last states, and what is saved.
-
-        With `save` the first is [T + 1, B, ·], with the state before the first step in front; the saved is flat.
-        """
+        """Run forward over steps [T, B, ·]; return the first state after each step, the last, and what is saved."""
         like, ragged = states[0], lengths is not None
         length, count = steps[0].shape[:2]
         given = self._given(steps, rows, vectors, resets)
-        outputs = blank(length + save, count, self.program.states[0], like=like, zero=ragged)
+        outputs = blank(length, count, self.program.states[0], like=like, zero=ragged)
         final = [blank(*s.shape, like=like) for s in states]
-        given["out", 0] = outputs[1:] if save else outputs
+        given["out", 0] = outputs
         for kind, tensors in (("initial", states), ("final", final), ("fresh", initial)):
             given |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
-        kept = self.saved_size(length, count, resets is None) if save else 0
-        saved = blank(kept, like=like, zero=ragged)
+        saved = blank(self.saved_size(length, count) if save else 0, like=like, zero=ragged)
         if save:
-            given |= self._saved(saved, outputs, resets is None)
+            given |= self._saved(saved, length, count)
         loop = self.train if save else self.infer
         loop.run(Batch.of(count, length, lengths), loop.pack(matrices), given, blocks_of(count))
         return [outputs, *final, saved]
 
     def backward(
         self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],
-        rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], outputs: Tensor, saved: Tensor,
+        rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Tensor,
         lengths: Tensor | None, resets: Tensor | None,
     ) -> list[list[Tensor]]:  # fmt: skip
         """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices."""
@@ -96,7 +94,7 @@ class Native:
             blank(count, size, like=like, zero=True) if g is None else g.contiguous()
             for g, size in zip(final_gradients, program.states, strict=True)
         ]
-        buffers = self._given(steps, rows, vectors, resets) | self._saved(saved, outputs, resets is None)
+        buffers = self._given(steps, rows, vectors, resets) | self._saved(saved, length, count)
         buffers["out_gradient", 0] = _unit_stride(out_gradient)
         if program.outer_width:
             buffers["outer", 0] = blank(length, count, program.outer_width, like=like, zero=ragged)
@@ -112,26 +110,19 @@ class Native:
             self._matrix_gradients(matrices, buffers),
         ]  # fmt: skip
 
-    def saved_size(self, length: int, count: int, carried: bool) -> int:
-        """Return how many numbers a run saves, the outputs left out where they hold the `carried` states."""
-        return sum(length * count * n.width + APART for n in self.program.saved if not (carried and self._is_output(n)))
+    def saved_size(self, length: int, count: int) -> int:
+        """Return how many numbers a run saves."""
+        return sum(length * count * node.width + APART for node in self.program.saved)
 
-    def _saved(self, flat: Tensor, outputs: Tensor, carried: bool) -> dict[tuple[str, int | str], Tensor]:
-        """Return where each saved node stands: in the flat memory, or, if states are `carried`, among the outputs."""
+    def _saved(self, flat: Tensor, length: int, count: int) -> dict[tuple[str, int | str], Tensor]:
+        """Return where each saved node stands in the flat memory, [T, B, ·]."""
         found: dict[tuple[str, int | str], Tensor] = {}
-        length, count, begin = outputs.shape[0] - 1, outputs.shape[1], 0
+        begin = 0
         for number, node in enumerate(self.program.saved):
-            if carried and self._is_output(node):
-                found["saved", number] = outputs[:-1]
-                continue
             size = (length, count, node.width)
             found["saved", number] = flat.as_strided(size, (count * node.width, node.width, 1), begin)
             begin += math.prod(size) + APART
         return found
-
-    def _is_output(self, node: Node) -> bool:
-        """Whether a node is the first state before the step, which is the output of the step before."""
-        return node.op == "state" and node.attributes == (0, 0) and node.width == self.program.states[0]
 
     def _given(
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], vectors: Sequence[Tensor], resets: Tensor | None

@@ -1,27 +1,28 @@
-"""Compiled kernels as torch operators: `tidegate::unroll` and its reverse, one node each for torch.compile."""
+"""Compiled kernels as torch operators: `tidegate::unroll` and its reverse."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from tidegate.compile.native import Native
-from tidegate.errors import BackendError
+from tidegate.compile.once import without_derivative
 
 Tensors = Sequence[Tensor]
 
-NATIVES: dict[str, Native] = {}
-"""By the key that the operators are given."""
+NATIVES: WeakValueDictionary[str, Native] = WeakValueDictionary()
+"""By the key that the operators are given, for as long as a cell or a gradient needs them."""
 
 _LIBRARY: Any = torch.library.Library("tidegate", "FRAGMENT")  # type: ignore[no-untyped-call]
 _GIVEN = "Tensor[] steps, Tensor[] rows, Tensor[] states, Tensor[] fresh, Tensor[] vectors, Tensor[] matrices"
 _LIBRARY.define(f"unroll(str key, {_GIVEN}, Tensor? lengths, Tensor? resets, bool save) -> Tensor[]")
 _LIBRARY.define(
     "unroll_backward(str key, Tensor? out_gradient, Tensor?[] final_gradients, Tensor[] steps, Tensor[] rows, "
-    "Tensor[] vectors, Tensor[] matrices, Tensor outputs, Tensor saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
+    "Tensor[] vectors, Tensor[] matrices, Tensor saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
 )
 
 
@@ -34,30 +35,28 @@ def _forward(
 
 def _forward_fake(
     key: str, steps: Tensors, _rows: Tensors, states: Tensors, _fresh: Tensors, _vectors: Tensors, _matrices: Tensors,
-    _lengths: Tensor | None, resets: Tensor | None, save: bool,
+    _lengths: Tensor | None, _resets: Tensor | None, save: bool,
 ) -> list[Tensor]:  # fmt: skip
     native, like = NATIVES[key], steps[0]
     length, count = like.shape[:2]
     return [
-        like.new_empty(length + save, count, native.program.states[0]),
+        like.new_empty(length, count, native.program.states[0]),
         *(torch.empty_like(s) for s in states),
-        like.new_empty(native.saved_size(length, count, resets is None) if save else 0),
+        like.new_empty(native.saved_size(length, count) if save else 0),
     ]
 
 
 def _backward(
     key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
-    vectors: Tensors, matrices: Tensors, outputs: Tensor, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
+    vectors: Tensors, matrices: Tensors, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
-    found = NATIVES[key].backward(
-        out_gradient, final_gradients, steps, rows, vectors, matrices, outputs, saved, lengths, resets
-    )
+    found = NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
     return [g for gradients in found for g in gradients]
 
 
 def _backward_fake(
     key: str, _out_gradient: Tensor | None, _final_gradients: Sequence[Tensor | None], steps: Tensors, _rows: Tensors,
-    vectors: Tensors, matrices: Tensors, _outputs: Tensor, _saved: Tensor, _lengths: Tensor | None,
+    vectors: Tensors, matrices: Tensors, _saved: Tensor, _lengths: Tensor | None,
     resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     like = steps[0]
@@ -82,22 +81,23 @@ class _Unroll(torch.autograd.Function):
         steps, rows, _, fresh, vectors, matrices = groups
         with torch._C._AutoDispatchBelowAutograd():
             outputs, *final, saved = torch.ops.tidegate.unroll(key, *groups, lengths, resets, True)
-        ctx.key, ctx.counts = key, (len(steps), len(rows), len(vectors), len(matrices))
+        # The kernels stay as long as a gradient may be asked for, though the cell may be gone.
+        ctx.key, ctx.native, ctx.counts = key, NATIVES[key], (len(steps), len(rows), len(vectors), len(matrices))
         ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
         flags = [t for t in (lengths, resets) if t is not None]
-        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, outputs, saved, *flags)
+        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, saved, *flags)
         ctx.set_materialize_grads(False)
-        return outputs[1:], *final
+        return outputs, *final
 
     @staticmethod
     def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
         tensors = list(ctx.saved_tensors)
         resets = tensors.pop() if ctx.has[1] else None
         lengths = tensors.pop() if ctx.has[0] else None
-        saved, outputs = tensors.pop(), tensors.pop()
+        saved = tensors.pop()
         steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
         found = torch.ops.tidegate.unroll_backward(
-            ctx.key, out_gradient, final_gradients, steps, rows, vectors, matrices, outputs, saved, lengths, resets
+            ctx.key, out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets
         )
         reset = 0 if resets is None else ctx.fresh
         to_steps, to_states, to_fresh, to_rest = _groups(
@@ -126,23 +126,6 @@ def _forward_autograd(
         return torch.ops.tidegate.unroll(key, *groups, lengths, resets, save)
 
 
-class _Backward(torch.autograd.Function):
-    """The reverse, which has no reverse of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, run: Any, *tensors: Tensor) -> Any:  # noqa: ARG004
-        return tuple(run())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
-        raise BackendError(
-            "taking a second derivative through a compiled kernel",
-            expected="one derivative",
-            got="a derivative of a derivative",
-            hint="backend='reference' has derivatives of every order",
-        )
-
-
 def _backward_autograd(*arguments: Any) -> list[Tensor]:
     tensors = [t for a in arguments for t in (a if isinstance(a, list | tuple) else [a]) if isinstance(t, Tensor)]
 
@@ -150,10 +133,7 @@ def _backward_autograd(*arguments: Any) -> list[Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
             return torch.ops.tidegate.unroll_backward(*arguments)
 
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        apply: Any = _Backward.apply
-        return list(apply(run, *tensors))
-    return run()
+    return list(without_derivative("a compiled kernel", run, tensors))
 
 
 _LIBRARY.impl("unroll", _forward, "CPU")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tidegate.compile import pages
 from tidegate.compile.call import Call, Run
-from tidegate.errors import BackendError
+from tidegate.compile.once import without_derivative
 
 SEGMENT_BYTES = 8 << 20
 """The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones are mostly calls."""
@@ -101,24 +101,5 @@ class _Segments(torch.autograd.Function):
             behind = found[: ctx.count]
             for total, each in zip(sums, found[ctx.count :], strict=True):
                 total += each
-        gradients = (dx, *behind, *sums)
-        if torch.is_grad_enabled():
-            gradients = _Last.apply(x, *parameters, *gradients)[1 + len(parameters) :]  # type: ignore[no-untyped-call]
+        gradients = without_derivative("a linear recurrence", lambda: (dx, *behind, *sums), [x, *parameters])
         return (None, None, None, None, *gradients)
-
-
-class _Last(torch.autograd.Function):
-    """Hand on what has no derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ARG004
-        return tuple(None if each is None else each.clone() for each in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
-        raise BackendError(
-            "differentiating a linear recurrence twice",
-            expected="first derivatives alone from the backend 'scan'",
-            got="a second derivative",
-            hint="backend='reference' has it",
-        )

@@ -110,6 +110,12 @@ def modules(cell: Cell) -> list[Module]:
     return [*cell.modules(), *(() if cell.owner is None else cell.owner.modules())]
 
 
+def _tensors(module: Module) -> list[tuple[str, Tensor]]:
+    """Return the tensors that a module has by name: parameters, buffers and plain attributes."""
+    plain = [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain]
+
+
 def _module(cell: Cell, number: int) -> Module:
     return cell if number == 0 else modules(cell)[number]
 
@@ -156,7 +162,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._owned = {
             id(tensor): (number, name)
             for number, module in enumerate(modules(cell))
-            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            for name, tensor in _tensors(module)
         }
 
     @classmethod

@@ -26,8 +26,7 @@ class TorchNamed(Recurrent):
     whatever replaces one (assignment, pruning, weight norm, `functional_call`) is what the layer runs with.
     A 2-D input is one sequence without a batch axis, as in `torch.nn`.
 
-    Deviation: for rows of unequal lengths, dropout masks are drawn from the same distribution as `torch.nn`'s but in
-    another order, so at the same seed they differ.
+    Dropout masks are `torch.nn`'s at the same seed, except under `torch.compile` with rows of unequal lengths.
     """
 
     def __init__(self, cell: Cell, num_layers: int, **options: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -16,7 +15,7 @@ from tidegate.compile.select import BACKENDS, check_inputs, run, run_stack
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import check_input, read_lengths, turned
 from tidegate.nn.norms import NORMS
-from tidegate.nn.stack import CONNECTIONS, Plain
+from tidegate.nn.stack import CONNECTIONS, Plain, drop
 from tidegate.nn.states import StackState, join, part
 from tidegate.shapes import check_resets, reverse_within_lengths, zero_padding
 
@@ -202,9 +201,8 @@ class Recurrent(nn.Module):
                 y = self.norms[layer](y, lengths)
             y = connection.joins(x, outputs, y)
             outputs.append(y)
-            if self.dropout and self.training and y.dim() == 3 and layer < self.layers - 1:
-                # Step by step in memory, torch.nn draws the same masks at the same seed.
-                y = F.dropout(y.transpose(0, 1).contiguous(), self.dropout, self.training).transpose(0, 1)
+            if self.dropout and self.training and layer < self.layers - 1:
+                y = drop(y, self.dropout, lengths)
             below.append(y)
         return connection.gives(outputs)
 

@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tidegate.registry import Registry
+
+
+def drop(y: Tensor, rate: float, lengths: Tensor | None) -> Tensor:
+    """Drop units of `y` [B, T, D], or of one step [B, D], in training.
+
+    Masks are drawn step after step over the rows that are still running, longest first: at the same seed they are
+    `torch.nn`'s, packed sequences included. Where torch compiles, the values of `lengths` are not looked at.
+    """
+    if y.dim() == 2:
+        return F.dropout(y, rate)
+    if lengths is None or torch.compiler.is_compiling():
+        return F.dropout(y.transpose(0, 1).contiguous(), rate).transpose(0, 1)
+    packed = pack_padded_sequence(y, lengths.cpu().clamp(min=1), batch_first=True, enforce_sorted=False)
+    kept = packed._replace(data=F.dropout(packed.data, rate))
+    return pad_packed_sequence(kept, batch_first=True, total_length=y.shape[1])[0]
+
 
 CONNECTIONS: Registry[type[Plain]] = Registry("connection")
 

@@ -11,9 +11,9 @@ import numpy as np
 from tidegate.data.table import ColumnInfo, Table
 from tidegate.files import write_atomically
 from tidegate.report import figures
+from tidegate.report.document import document
 from tidegate.report.markup import Cell, Plots, cards, facts, figures_of, folded, section, share, table, text
 from tidegate.report.pictures import pictures
-from tidegate.report.style import CSS, SCRIPT
 from tidegate.train.loop import TrainResult
 from tidegate.train.progress import kept_weights
 
@@ -80,19 +80,11 @@ def page(trained: Trained, data: str) -> str:
             _notes(trained.notes),
         ]
     )
-    # "<" would let a label close the script.
-    described = json.dumps(plots.figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)} – Tidegate</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{CSS}</style></head><body><header><h1>{text(title)}</h1>"
-        f"<p>Trained on {text(Path(data).name)}. Figures are of the validation part: "
-        f"no weight was fitted to it{_chose(trained.result)}.</p>"
-        "<noscript><p>Figures need JavaScript; tables do without.</p></noscript>"
-        f"</header><main>{body}</main>"
-        f"<footer>Written by Tidegate</footer><script>{figures.plotly_script()}</script>"
-        f"<script>const FIGURES = {described};{SCRIPT}</script></body></html>\n"
+    lead = (
+        f"Trained on {text(Path(data).name)}. Figures are of the validation part: "
+        f"no weight was fitted to it{_chose(trained.result)}."
     )
+    return document(f"{title} – Tidegate", title, lead, body, plots)
 
 
 def _chose(result: TrainResult) -> str:
