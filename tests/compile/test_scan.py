@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
@@ -296,7 +295,7 @@ def test_cells_equal_the_reference(name: str, option: str, training: bool) -> No
     states = tuple(torch.randn(3, size, dtype=torch.float64, requires_grad=True) for size in cell.state_sizes)
     lengths, resets = torch.tensor([11, 4, 0]), torch.rand(3, 11) < 0.2
     plain = Call(cell, x, given=cell.draw(x), every_state=True)
-    for call in (plain, replace(plain, states=states), replace(plain, states=states, lengths=lengths, resets=resets)):
+    for call in (plain, plain._replace(states=states), plain._replace(states=states, lengths=lengths, resets=resets)):
         assert scan.refuses(call) is None
         inputs = [x, *cell.parameters()] if call.states is None else [x, *cell.parameters(), *states[-1:]]
         run, wanted = ((r.outputs, *r.states, *r.every) for r in (scan.unroll(call), reference.unroll(call)))
@@ -319,7 +318,7 @@ def test_segments_equal_the_reference(name: str, option: str) -> None:
     states = tuple(torch.randn(3, size, dtype=torch.float64, requires_grad=True) for size in cell.state_sizes)
     lengths, resets = torch.tensor([11, 4, 0]), torch.rand(3, 11) < 0.2
     plain = Call(cell, x)
-    for call in (plain, replace(plain, states=states), replace(plain, states=states, lengths=lengths, resets=resets)):
+    for call in (plain, plain._replace(states=states), plain._replace(states=states, lengths=lengths, resets=resets)):
         steps = segments.segment_steps(call)
         assert steps is not None
         assert steps < 11

@@ -121,6 +121,17 @@ def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
         compare(name, technique, *size, torch.float32)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "bias=False" not in name])
+def test_few_rows_and_steps_which_take_matrices_as_they_stand_equal_the_reference(name: str) -> None:
+    for hidden, (batch, steps) in itertools.product((1, 17, 64), ((1, 1), (2, 2), (1, 3))):
+        cell = built(name, "plain", hidden, torch.float64)
+        x = torch.randn(batch, steps, 5, dtype=torch.float64)
+        state = random_state(cell, batch)
+        kernel, reference = (unroll(cell, x, state, backend=backend) for backend in RUN)
+        assert_close([kernel[0], *states_of(cell, kernel[1])], [reference[0], *states_of(cell, reference[1])], 1e-11)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "technique"), EVERY)
 def test_equals_the_reference_at_every_size(name: str, technique: str) -> None:

@@ -53,6 +53,8 @@ class Cell(Pieces):
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _lent: tuple[nn.Module, dict[str, str]] | None = None
+    changes = 0
+    """How often an attribute of the cell was set: what was known of it holds while this stays the same."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         cell = super().__new__(cls)
@@ -190,6 +192,15 @@ class Cell(Pieces):
         if lent is not None and name in lent[1]:
             return getattr(lent[0], lent[1][name])
         return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self.__dict__["changes"] = self.changes + 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert the parameters, as `to` does, which is a change too."""
+        self.__dict__["changes"] = self.changes + 1
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def step(self, x: Tensor, *states: Tensor) -> State:  # noqa: ARG002
         """Return the new states from the projected input `x` [B, G·H] and the states [B, H]."""

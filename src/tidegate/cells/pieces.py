@@ -29,11 +29,11 @@ class Pieces(nn.Module):
     @contextmanager
     def bound(self, given: dict[str, Tensor]) -> Iterator[None]:
         """Let the pieces read `given` by name."""
-        before, self._bound = self._bound, given
+        before, self.__dict__["_bound"] = self._bound, given  # which changes nothing about the cell itself
         try:
             yield
         finally:
-            self._bound = before
+            self.__dict__["_bound"] = before
 
     @property
     def _recurrent(self) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ def refuses(call: Call) -> Refusal | None:
         return lambda: f"torch's kernels need at least one row and one step, got shape {list(x.shape)}"
     if torch.compiler.is_compiling():
         return lambda: "torch's kernels are not traced by torch.compile and torch.export"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return lambda: "torch's kernels have no rule for torch.func's transforms"
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return lambda: "torch's kernels on the CPU do not run under autocast"
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -12,13 +11,12 @@ from tidegate.cells.base import Cell
 from tidegate.cells.noise import NOTHING, Given
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One cell over one padded batch: all that any backend is told, checked and on one device.
 
     `x` [B, T, I]; `states`, one [B, ·] for each of the cell's, or None for its initial ones; `lengths` [B];
     `resets` [B, T]; `given`, what steps read beside (noise drawn, elapsed times). With `every_state` all states
-    of all steps are asked for.
+    of all steps are asked for; with `recompute` what steps leave for their derivative is computed again, not kept.
     """
 
     cell: Cell
@@ -28,6 +26,7 @@ class Call:
     resets: Tensor | None = None
     given: Given = NOTHING
     every_state: bool = False
+    recompute: bool = False
 
 
 class Run(NamedTuple):

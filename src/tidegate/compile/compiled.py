@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
+from tidegate.compile import operator
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import REALS
 from tidegate.compile.native import Native
-from tidegate.compile.operator import NATIVES
 from tidegate.compile.program import program
 from tidegate.compile.trace import Traced, UntraceableError, trace
 from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
 
 Key = tuple[object, ...]
-_TRACED: WeakKeyDictionary[Cell, dict[Key, tuple[Traced, Native] | UntraceableError]] = WeakKeyDictionary()
+Result = tuple[Traced, Native] | UntraceableError
+
+
+@dataclass
+class _Known:
+    """What is known of a cell: its traces by what they depend on, and the one of the last run in evaluation.
+
+    That one holds while nothing of the cell was set, if it has no modules within that could change unseen.
+    """
+
+    traces: dict[Key, Result] = field(default_factory=dict)
+    last: tuple[int, torch.dtype, Result] | None = None
+
+
+_TRACED: WeakKeyDictionary[Cell, _Known] = WeakKeyDictionary()
 _WARNED: WeakSet[type[Cell]] = WeakSet()
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
@@ -40,7 +55,7 @@ def refuses(call: Call) -> Refusal | None:
         return lambda: "torch.func's transforms need operations of torch's own"
     if call.every_state:
         return lambda: "the states of every step are kept by the reference"
-    found = _traced(call)
+    found = traced_of(call)
     if isinstance(found, UntraceableError):
         return lambda: f"{found}; instead: {found.hint}"
     return None
@@ -48,15 +63,13 @@ def refuses(call: Call) -> Refusal | None:
 
 def unroll(call: Call) -> Run:
     """Run what `reference.unroll` does as one compiled loop; no second derivative."""
-    found = _traced(call)
+    found = traced_of(call)
     assert not isinstance(found, UntraceableError)
     traced, kernels = found
     cell, lengths = call.cell, call.lengths
     dtype = cell.weight_ih.dtype
     x = call.x if lengths is None else zero_padding(call.x, lengths)
-    # Step after step in memory: what one step reads and writes lies together.
-    x = x.transpose(0, 1).to(dtype).contiguous()
-    batch = x.shape[1]
+    x, batch = x.to(dtype), x.shape[0]
     needs_fresh = call.states is None or call.resets is not None
     fresh = cell.unpack(cell.initial_state(batch, device=x.device)) if needs_fresh else ()
     states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
@@ -64,32 +77,27 @@ def unroll(call: Call) -> Run:
     if lengths is not None:
         given = {name: zero_padding(each, lengths) for name, each in given.items()}
     values = traced.hoisted.values(cell)
-    vectors = [values[v].reshape(-1).contiguous() for v in traced.vectors]
-    matrices = [_in_rows(values[m]) for m in traced.matrices]
-    outputs = torch.ops.tidegate.unroll(
-        kernels.key,
-        [x, *(given[name].transpose(0, 1) for name in traced.widths if name in given)],
+    first, *after = operator.unroll(
+        kernels,
+        [x, *(given[name] for name in traced.widths if name in given)],
         [call.given.rows[name] for name in traced.widths if name in call.given.rows],
         [_in_rows(s) for s in states],
         [_in_rows(s) for s in fresh] if call.resets is not None else [],
-        vectors,
-        matrices,
+        [_flat(values[v]) for v in traced.vectors],
+        [_in_rows(values[m]) for m in traced.matrices],
         lengths,
         call.resets,
-        False,
     )
-    first, *after, _ = outputs
-    out = first.transpose(0, 1)
-    y = cell.readout(out)
-    if lengths is not None and y is not out:
+    y = cell.readout(first)
+    if lengths is not None and y is not first:
         y = zero_padding(y, lengths)
     return Run(y, tuple(after))
 
 
 def warn_of_the_loop(call: Call) -> None:
     """Say, once for each class of cell, that a step which does not compile runs step by step, and why."""
-    found = _TRACED.get(call.cell, {}).values()
-    reasons = [each for each in found if isinstance(each, UntraceableError)]
+    known = _TRACED.get(call.cell) or _Known()
+    reasons = [each for each in known.traces.values() if isinstance(each, UntraceableError)]
     kind = type(call.cell)
     if reasons and kind not in _WARNED:
         _WARNED.add(kind)
@@ -99,32 +107,44 @@ def warn_of_the_loop(call: Call) -> None:
         )
 
 
+def _flat(x: Tensor) -> Tensor:
+    return x if x.dim() == 1 and x.is_contiguous() else x.reshape(-1).contiguous()
+
+
 def _in_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _traced(call: Call) -> tuple[Traced, Native] | UntraceableError:
+def traced_of(call: Call) -> Result:
     """Return the cell's trace and its kernels, or why there are none; both are remembered for as long as the cell."""
-    cell = call.cell
-    known = _TRACED.setdefault(cell, {})
+    cell, dtype = call.cell, call.cell.weight_ih.dtype
+    known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
+    plain = not (cell._modules or cell.inputs or (cell.training and cell.noise.draws))
+    if plain and known.last is not None and known.last[:2] == (cell.changes, dtype):
+        return known.last[2]
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
-    if call.given.steps or call.given.rows:
-        steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
-        rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
-    key = (cell.weight_ih.dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
-    if key not in known:
-        try:
-            traced = trace(cell, rows, steps)
-        except UntraceableError as error:
-            known[key] = error
-        except ShapeError:
-            _take_one_step(call)
-            raise
-        else:
-            made = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
-            known[key] = (traced, made)
-            NATIVES[made.key] = made
-    return known[key]
+    steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
+    rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
+    key = (dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
+    if key not in known.traces:
+        known.traces[key] = _new_trace(call, rows, steps)
+    if plain:
+        known.last = (cell.changes, dtype, known.traces[key])
+    return known.traces[key]
+
+
+def _new_trace(call: Call, rows: dict[str, int], steps: dict[str, int]) -> Result:
+    cell = call.cell
+    try:
+        traced = trace(cell, rows, steps)
+    except UntraceableError as error:
+        return error
+    except ShapeError:
+        _take_one_step(call)
+        raise
+    native = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
+    operator.NATIVES[native.key] = native
+    return traced, native
 
 
 def _take_one_step(call: Call) -> None:

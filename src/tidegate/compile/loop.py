@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -23,6 +23,8 @@ LINE = 64
 MOST_ROWS = 64
 TILE_BYTES = 16384
 MOST_FORMS = 64
+# Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the cache's ways.
+APART = 80
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,9 @@ def _full(rows: int, steps: int) -> Batch:
     return Batch(rows, steps, torch.arange(rows), active)
 
 
-def blank(*shape: int, like: Tensor, zero: bool = False) -> Tensor:
+def blank(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
     """Return memory for a kernel to write; what it does not write is never read, unless it must be `zero`."""
-    if zero:
-        return torch.zeros(shape, dtype=like.dtype)
-    return fresh(shape, like.dtype)
+    return torch.zeros(shape, dtype=dtype) if zero else fresh(shape, dtype)
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -65,96 +65,133 @@ def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class _Form:
-    """A kernel's argument for batches of one size: its numbers, and the slots that each call fills in."""
+    """A kernel's two arguments for batches of one size: their numbers, and the slots that each call fills in.
+
+    Slots come with what belongs there: an offset in bytes into working memory or saved memory, a window of a matrix,
+    a buffer's name (and the slots of its strides).
+    """
 
     numbers: array[int]
-    scratch_bytes: int
-    scratch: int
+    packing: array[int]
+    size: int
     order: int
     active: int
+    memory: list[tuple[int, int]]
     panels: list[tuple[int, int]]
-    buffers: dict[tuple[Any, ...], tuple[int, int | None, int | None]]
+    windows: list[tuple[int, int, int, int]]
+    strides: list[tuple[int, int]]
+    saved: list[tuple[int, int]]
+    buffers: list[tuple[tuple[Any, ...], int, int | None, int | None]]
 
 
 class Loop:
-    """One plan, compiled for numbers of one type; `run` fills its argument and lets the threads at it."""
+    """One plan, compiled for numbers of one type; `run` fills its arguments and lets the threads at it.
 
-    def __init__(self, plan: Plan, states: Sequence[int], kernel: Kernel, target: Target, dtype: torch.dtype) -> None:
+    `saved` are the widths of the nodes that forward keeps for the reverse, in one flat memory, see `saved_size`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        states: Sequence[int],
+        kernel: Kernel,
+        target: Target,
+        dtype: torch.dtype,
+        saved: Sequence[int] = (),
+    ) -> None:
         self.plan = plan
         self.states = states
         self.kernel = kernel
         self.dtype = dtype
         self.bytes = dtype.itemsize
-        self._forms: dict[tuple[int, int, int], _Form] = {}
+        self.saved = saved
+        self._forms: dict[tuple[int, int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
         panels.compiled(target, REALS[dtype])
-        self.compiled = compile_module(kernel.text, (ENTRY, PREPARE), target)
+        self.compiled = compile_module(kernel.text, (ENTRY, PREPARE) if kernel.prepare_slots else (ENTRY,), target)
+        self.entry = self.compiled.addresses[ENTRY]
 
-    def pack(self, matrices: Sequence[Tensor]) -> Tensor:
-        """Pack the windows of the matrices that products multiply by; return the panels."""
-        offsets, total = self._panels
-        packed = fresh((total,), self.dtype)
-        address = packed.data_ptr()
-        values: dict[tuple[Any, ...], int] = {("panel",): 2 * self.lanes}
-        for place, offset in offsets.items():
-            values["panels", *place] = address + offset * self.bytes
-        for name in self.kernel.prepare_slots:
-            if name[0] == "window":
-                m = matrices[name[1]]
-                values[name] = m.data_ptr() + (name[2] * m.stride(0) + name[3]) * self.bytes
-            elif name[0] == "row_stride":
-                values[name] = matrices[name[2]].stride(0)
-            elif name[0] == "number":
-                values[name] = name[1]
-        argument = array("q", [values[name] for name in self.kernel.prepare_slots])
-        threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], 1)
-        return packed
-
-    def run(self, batch: Batch, packed: Tensor, buffers: Mapping[tuple[str, int | str], Tensor], items: int) -> None:
+    def run(
+        self,
+        batch: Batch,
+        matrices: Sequence[Tensor],
+        buffers: Mapping[tuple[str, int | str], Tensor],
+        items: int,
+        saved: Tensor | None = None,
+    ) -> None:
         """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], with unit stride over the last axis."""
-        form = self._form(batch.rows, batch.steps, items)
-        workers = min(items, torch.get_num_threads())
-        scratch = fresh((workers * form.scratch_bytes + LINE,), torch.uint8)
-        argument = array("q", form.numbers)
-        argument[form.scratch] = -(-scratch.data_ptr() // LINE) * LINE
+        several = torch.get_num_threads()
+        form = self.form(batch.rows, batch.steps, items, several)
+        memory = fresh((form.size,), torch.uint8)
+        base = -(-memory.data_ptr() // LINE) * LINE
+        argument = form.numbers[:]
+        if form.panels:
+            self._pack(form, matrices, base)
+        else:
+            self._place(form, matrices, argument)
         argument[form.order] = batch.order.data_ptr()
         argument[form.active] = batch.active.data_ptr()
-        address = packed.data_ptr()
-        for slot, offset in form.panels:
-            argument[slot] = address + offset
-        for name, (place, row_stride, step_stride) in form.buffers.items():
+        for slot, offset in form.memory:
+            argument[slot] = base + offset
+        if saved is not None:
+            kept = saved.data_ptr()
+            for slot, offset in form.saved:
+                argument[slot] = kept + offset
+        for name, place, row_stride, step_stride in form.buffers:
             buffer = buffers.get(name)
             if buffer is not None:
                 argument[place] = buffer.data_ptr()
-                *steps, by_row, _ = buffer.stride()
                 if row_stride is not None:
-                    argument[row_stride] = by_row
+                    argument[row_stride] = buffer.stride(-2)
                 if step_stride is not None:
-                    argument[step_stride] = steps[0]
-        several = torch.get_num_threads() if workers > 1 else 1
-        threads.run(self.compiled.addresses[ENTRY], argument.buffer_info()[0], several)
+                    argument[step_stride] = buffer.stride(0)
+        threads.run(self.entry, argument.buffer_info()[0], several if items > 1 else 1)
 
-    def _form(self, rows: int, steps: int, items: int) -> _Form:
-        """Return the argument for batches of a size, all but what changes from call to call."""
-        known = self._forms.get((rows, steps, items))
+    def _pack(self, form: _Form, matrices: Sequence[Tensor], base: int) -> None:
+        """Pack the windows of the matrices that products multiply by into panels."""
+        argument = form.packing[:]
+        for slot, offset in form.panels:
+            argument[slot] = base + offset
+        self._place(form, matrices, argument)
+        threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], 1)
+
+    def _place(self, form: _Form, matrices: Sequence[Tensor], argument: array[int]) -> None:
+        """Write into an argument where the matrices' windows stand."""
+        places = [(m.data_ptr(), m.stride(0)) for m in matrices]
+        for slot, matrix, row, column in form.windows:
+            address, stride = places[matrix]
+            argument[slot] = address + (row * stride + column) * self.bytes
+        for slot, matrix in form.strides:
+            argument[slot] = places[matrix][1]
+
+    def form(self, rows: int, steps: int, items: int, several: int) -> _Form:
+        """Return the arguments for batches of a size, all but what changes from call to call."""
+        key = (rows, steps, items, several)
+        known = self._forms.get(key)
         if known is None:
             if len(self._forms) >= MOST_FORMS:
                 self._forms.clear()
-            known = self._forms[rows, steps, items] = self._new_form(rows, steps, items)
+            known = self._forms[key] = self._new_form(rows, steps, items, min(items, several))
         return known
 
-    def _new_form(self, rows: int, steps: int, items: int) -> _Form:
+    def _new_form(self, rows: int, steps: int, items: int, workers: int) -> _Form:
         each = math.ceil(rows / items) if items else 0
         block = self._block(each)
         offsets, scratch_bytes = self._scratch(each, block)
+        panel_offsets, panel_numbers = self._panels if self.kernel.prepare_slots else ({}, 0)
+        scratch_begins = -(-panel_numbers * self.bytes // LINE) * LINE
+        saved_offsets = list(saved_begins(self.saved, steps, rows))
         values: dict[tuple[Any, ...], int] = {
             ("scratch_bytes",): scratch_bytes,
             ("blocks",): items,
             ("rows",): rows,
             ("steps",): steps,
             ("block",): block,
+            ("panel",): 2 * self.lanes,
         }
-        for name in self.kernel.slots:
+        for number, width in enumerate(self.saved):
+            values |= {("row_stride", "saved", number): width, ("step_stride", "saved", number): rows * width}
+        for name in (*self.kernel.slots, *self.kernel.prepare_slots):
             if name[0] == "number":
                 values[name] = int(name[1])
             elif name[0] == "stride":
@@ -164,18 +201,33 @@ class Loop:
             elif name[0] == "offset":
                 values[name] = offsets[name[1:]]
         slots = {name: slot for slot, name in enumerate(self.kernel.slots)}
+        packing = {name: slot for slot, name in enumerate(self.kernel.prepare_slots)}
+        matrices = packing or slots
+        panels_at = [(("panels", *place), offset * self.bytes) for place, offset in panel_offsets.items()]
         return _Form(
             numbers=array("q", [values.get(name, 0) for name in self.kernel.slots]),
-            scratch_bytes=scratch_bytes,
-            scratch=slots["scratch",],
+            packing=array("q", [values.get(name, 0) for name in self.kernel.prepare_slots]),
+            size=scratch_begins + workers * scratch_bytes + LINE,
             order=slots["order",],
             active=slots["active",],
-            panels=[(slots["panels", *place], offset * self.bytes) for place, offset in self._panels[0].items()],
-            buffers={
-                name[1:]: (slot, slots.get(("row_stride", *name[1:])), slots.get(("step_stride", *name[1:])))
+            memory=[(slots["scratch",], scratch_begins), *((slots[name], offset) for name, offset in panels_at)],
+            panels=[(packing[name], offset) for name, offset in panels_at],
+            windows=[
+                (slot, *name[1:], *[0] * (4 - len(name)))
+                for name, slot in matrices.items()
+                if name[0] in ("window", "matrix")
+            ],
+            strides=[(slot, name[2]) for name, slot in matrices.items() if name[:2] == ("row_stride", "matrix")],
+            saved=[
+                (slot, saved_offsets[name[2]] * self.bytes)
                 for name, slot in slots.items()
-                if name[0] == "buffer"
-            },
+                if name[:2] == ("buffer", "saved")
+            ],
+            buffers=[
+                (name[1:], slot, slots.get(("row_stride", *name[1:])), slots.get(("step_stride", *name[1:])))
+                for name, slot in slots.items()
+                if name[0] == "buffer" and name[1] != "saved"
+            ],
         )
 
     def _padded(self, width: int) -> int:
@@ -219,6 +271,19 @@ class Loop:
                 offsets[number, term] = total
                 total += -(-node.width // panel) * panel * v.width
         return offsets, total
+
+
+def saved_begins(widths: Sequence[int], steps: int, rows: int) -> Iterator[int]:
+    """Give where each saved node, [T, B, width], begins in one flat memory."""
+    begin = 0
+    for width in widths:
+        yield begin
+        begin += steps * rows * width + APART
+
+
+def saved_size(widths: Sequence[int], steps: int, rows: int) -> int:
+    """Return how many numbers the saved nodes take."""
+    return sum(steps * rows * width + APART for width in widths)
 
 
 def blocks_of(rows: int) -> int:

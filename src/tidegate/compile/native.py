@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of
+from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of, saved_begins, saved_size
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
-# Numbers between buffers: without them, what belongs to one unit would lie at equal places of the cache's ways.
-APART = 80
+FEW = 4
+"""So many rows times steps, and a matrix is read as it stands: packing costs about as much as reading it so often."""
+
+Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
+
 _numbers = itertools.count()
 
 
@@ -36,6 +38,11 @@ class Native:
         return self._loop(self.program.infer, outputs={0: ("out", 0)})
 
     @cached_property
+    def brief(self) -> Loop:
+        """`infer` for few rows and steps: nothing is packed."""
+        return self._loop(self.program.infer, outputs={0: ("out", 0)}, direct=True)
+
+    @cached_property
     def train(self) -> Loop:
         return self._loop(self.program.forward, outputs={0: ("out", 0)})
 
@@ -49,7 +56,15 @@ class Native:
 
     def _loop(self, plan: Plan, **options: Any) -> Loop:
         written = kernel(plan, self.program.states, self.target, REALS[self.dtype], **options)
-        return Loop(plan, self.program.states, written, self.target, self.dtype)
+        return Loop(plan, self.program.states, written, self.target, self.dtype, self._saved)
+
+    @cached_property
+    def _saved(self) -> list[int]:
+        return [node.width for node in self.program.saved]
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self.program.traced.widths)
 
     def forward(
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor], initial: Sequence[Tensor],
@@ -57,98 +72,90 @@ class Native:
         save: bool,
     ) -> list[Tensor]:  # fmt: skip
         """Run forward over steps [T, B, ·]; return the first state after each step, the last, and what is saved."""
-        like, ragged = states[0], lengths is not None
+        ragged = lengths is not None
         length, count = steps[0].shape[:2]
-        given = self._given(steps, rows, vectors, resets)
-        outputs = blank(length, count, self.program.states[0], like=like, zero=ragged)
-        final = [blank(*s.shape, like=like) for s in states]
-        given["out", 0] = outputs
-        for kind, tensors in (("initial", states), ("final", final), ("fresh", initial)):
-            given |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
-        saved = blank(self.saved_size(length, count) if save else 0, like=like, zero=ragged)
-        if save:
-            given |= self._saved(saved, length, count)
-        loop = self.train if save else self.infer
-        loop.run(Batch.of(count, length, lengths), loop.pack(matrices), given, blocks_of(count))
+        buffers = self._given(steps, rows, vectors, resets)
+        outputs = blank(length, count, self.program.states[0], dtype=self.dtype, zero=ragged)
+        final = [blank(*s.shape, dtype=self.dtype) for s in states]
+        saved = blank(self.saved_size(length, count) if save else 0, dtype=self.dtype, zero=ragged)
+        buffers["out", 0] = outputs
+        _put(buffers, initial=states, final=final, fresh=initial)
+        loop = self.train if save else self.brief if length * count <= FEW else self.infer
+        loop.run(Batch.of(count, length, lengths), matrices, buffers, blocks_of(count), saved)
         return [outputs, *final, saved]
 
     def backward(
         self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Tensor,
         lengths: Tensor | None, resets: Tensor | None,
-    ) -> list[list[Tensor]]:  # fmt: skip
+    ) -> list[Tensor]:  # fmt: skip
         """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices."""
-        program, like, ragged = self.program, steps[0], lengths is not None
-        length, count = like.shape[:2]
+        program, dtype, ragged = self.program, self.dtype, lengths is not None
+        length, count = steps[0].shape[:2]
         items = blocks_of(count)
+        names = self._names[: len(steps)]
         to_steps = [
-            blank(*s.shape, like=like, zero=ragged or ("step_gradient", name) in program.partial)
-            for name, s in zip(program.traced.widths, steps, strict=False)
+            blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
+            for name, s in zip(names, steps, strict=True)
         ]
-        to_states = [blank(count, size, like=like) for size in program.states]
-        to_fresh = [blank(count, size, like=like, zero=True) for size in program.states] if resets is not None else []
-        to_vectors = [blank(items, v.numel(), like=like, zero=True) for v in vectors]
+        to_states = [blank(count, size, dtype=dtype) for size in program.states]
+        to_fresh = [blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
+        to_vectors = [blank(items, v.shape[0], dtype=dtype, zero=True) for v in vectors]
         if out_gradient is None:
-            out_gradient = like.new_zeros(program.states[0]).expand(length, count, program.states[0])
+            out_gradient = torch.zeros(1, dtype=dtype).expand(length, count, program.states[0])
         finals = [
-            blank(count, size, like=like, zero=True) if g is None else g.contiguous()
+            blank(count, size, dtype=dtype, zero=True) if g is None else g.contiguous()
             for g, size in zip(final_gradients, program.states, strict=True)
         ]
-        buffers = self._given(steps, rows, vectors, resets) | self._saved(saved, length, count)
+        buffers = self._given(steps, rows, vectors, resets)
         buffers["out_gradient", 0] = _unit_stride(out_gradient)
         if program.outer_width:
-            buffers["outer", 0] = blank(length, count, program.outer_width, like=like, zero=ragged)
-        buffers |= {("step_gradient", name): g for name, g in zip(program.traced.widths, to_steps, strict=False)}
-        for kind, tensors in (("initial", to_states), ("final", finals), ("fresh", to_fresh),
-                              ("shared_gradient", to_vectors)):  # fmt: skip
-            buffers |= {(kind, index): tensor for index, tensor in enumerate(tensors)}
-        self.reverse.run(Batch.of(count, length, lengths), self.reverse.pack(matrices), buffers, items)
-        sums = [g if items == 1 else g.sum(0) for g in to_vectors]
-        return [
-            to_steps, to_states, to_fresh,
-            [g.reshape(v.shape) for g, v in zip(sums, vectors, strict=True)],
-            self._matrix_gradients(matrices, buffers),
-        ]  # fmt: skip
+            buffers["outer", 0] = blank(length, count, program.outer_width, dtype=dtype, zero=ragged)
+        for name, gradient in zip(names, to_steps, strict=True):
+            buffers["step_gradient", name] = gradient
+        _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=to_vectors)
+        self.reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
+        sums = [g[0] if items == 1 else g.sum(0) for g in to_vectors]
+        to_matrices = self._matrix_gradients(matrices, buffers, saved, length, count)
+        return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 
     def saved_size(self, length: int, count: int) -> int:
         """Return how many numbers a run saves."""
-        return sum(length * count * node.width + APART for node in self.program.saved)
-
-    def _saved(self, flat: Tensor, length: int, count: int) -> dict[tuple[str, int | str], Tensor]:
-        """Return where each saved node stands in the flat memory, [T, B, ·]."""
-        found: dict[tuple[str, int | str], Tensor] = {}
-        begin = 0
-        for number, node in enumerate(self.program.saved):
-            size = (length, count, node.width)
-            found["saved", number] = flat.as_strided(size, (count * node.width, node.width, 1), begin)
-            begin += math.prod(size) + APART
-        return found
+        return saved_size(self._saved, length, count)
 
     def _given(
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], vectors: Sequence[Tensor], resets: Tensor | None
-    ) -> dict[tuple[str, int | str], Tensor]:
-        names = list(self.program.traced.widths)
-        buffers: dict[tuple[str, int | str], Tensor] = {}
-        buffers |= {("step", name): s for name, s in zip(names, steps, strict=False)}
-        buffers |= {("row", name): r for name, r in zip(names[len(steps) :], rows, strict=True)}
-        buffers |= {("shared", index): v[None] for index, v in enumerate(vectors)}
+    ) -> Buffers:
+        buffers: Buffers = {}
+        for name, step in zip(self._names, steps, strict=False):
+            buffers["step", name] = step
+        for name, row in zip(self._names[len(steps) :], rows, strict=True):
+            buffers["row", name] = row
+        for index, vector in enumerate(vectors):
+            buffers["shared", index] = vector
         if resets is not None:
             buffers["resets", 0] = resets.t()[..., None]
         return buffers
 
     def _matrix_gradients(
-        self, matrices: Sequence[Tensor], buffers: Mapping[tuple[str, int | str], Tensor]
+        self, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, length: int, count: int
     ) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps, as large products."""
         found: list[Tensor | None] = [None] * len(matrices)
+        begins = list(saved_begins(self._saved, length, count))
         for outer in self.program.outers:
-            left = _columns(buffers, *outer.left)
-            gradient = _columns(buffers, outer.kind, outer.name, outer.offset, outer.width)
+            kind, name, offset, width = outer.left
+            if kind == "saved":
+                assert isinstance(name, int)
+                left = saved.as_strided((length * count, width), (width, 1), begins[name])
+            else:
+                left = _columns(buffers[kind, name], offset, width)
+            gradient = _columns(buffers[outer.kind, outer.name], outer.offset, outer.width)
             f = outer.factor
             first, second = (gradient, left) if f.turned else (left, gradient)
             known, shape = found[f.matrix], matrices[f.matrix].shape
             if known is None and (first.shape[1], second.shape[1]) == shape:
-                found[f.matrix] = first.t() @ second
+                found[f.matrix] = torch.mm(first.t(), second)
                 continue
             if known is None:
                 known = found[f.matrix] = first.new_zeros(shape)
@@ -157,11 +164,15 @@ class Native:
         return [m.new_zeros(m.shape) if g is None else g for g, m in zip(found, matrices, strict=True)]
 
 
-def _columns(
-    buffers: Mapping[tuple[str, int | str], Tensor], kind: str, name: int | str, offset: int, width: int
-) -> Tensor:
-    """Return some units of a buffer, a row for each row of each step."""
-    whole = buffers[kind, name].flatten(0, 1)
+def _put(buffers: Buffers, **kinds: Sequence[Tensor]) -> None:
+    for kind, tensors in kinds.items():
+        for index, tensor in enumerate(tensors):
+            buffers[kind, index] = tensor
+
+
+def _columns(x: Tensor, offset: int, width: int) -> Tensor:
+    """Return some units of a buffer [T, B, ·], a row for each row of each step."""
+    whole = x.reshape(-1, x.shape[2])
     return whole if width == whole.shape[1] else whole[:, offset : offset + width]
 
 

@@ -24,6 +24,99 @@ _LIBRARY.define(
     "unroll_backward(str key, Tensor? out_gradient, Tensor?[] final_gradients, Tensor[] steps, Tensor[] rows, "
     "Tensor[] vectors, Tensor[] matrices, Tensor saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
 )
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def unroll(
+    native: Native, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors,
+    matrices: Tensors, lengths: Tensor | None, resets: Tensor | None,
+) -> Sequence[Tensor]:  # fmt: skip
+    """Run a kernel over steps [B, T, ·]; return the first state after each step [B, T, ·], and the last states.
+
+    Differentiable once. Torch's dispatcher is taken where something watches it or a tensor is more than plain: alone
+    it costs as much as a short run.
+    """
+    # Step after step in memory: what one step reads and writes lies together.
+    steps = [x.transpose(0, 1).contiguous() for x in steps]
+    groups = (steps, rows, states, fresh, vectors, matrices)
+    outputs, *final = _run(native, groups, lengths, resets)
+    return [outputs.transpose(0, 1), *final]
+
+
+def _run(
+    native: Native, groups: tuple[Tensors, ...], lengths: Tensor | None, resets: Tensor | None
+) -> Sequence[Tensor]:
+    tensors = [t for group in groups for t in group]
+    if torch._C._len_torch_dispatch_stack() or any(type(t) not in _PLAIN for t in tensors):
+        found: Sequence[Tensor] = torch.ops.tidegate.unroll(native.key, *groups, lengths, resets, False)
+        return found[:-1]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return _apply(native, native.forward, native.backward, groups, lengths, resets)
+    steps, rows, states, fresh, vectors, matrices = groups
+    return native.forward(steps, rows, states, fresh, vectors, matrices, lengths, resets, False)[:-1]
+
+
+def _apply(
+    native: Native,
+    forward: Any,
+    backward: Any,
+    groups: Sequence[Tensors],
+    lengths: Tensor | None,
+    resets: Tensor | None,
+) -> Any:
+    tensors = [t for group in groups for t in group]
+    apply: Any = _Unroll.apply
+    return apply(native, forward, backward, list(map(len, groups)), lengths, resets, *tensors)
+
+
+class _Unroll(torch.autograd.Function):
+    """A kernel with its gradient. Tensors come flat; `counts` says how many of each kind."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, native: Native, forward: Any, backward: Any, counts: Sequence[int], lengths: Tensor | None,
+        resets: Tensor | None, *tensors: Tensor,
+    ) -> Any:  # fmt: skip
+        groups = _groups(counts, tensors)
+        steps, rows, _, fresh, vectors, matrices = groups
+        outputs, *final, saved = forward(*groups, lengths, resets, True)
+        # The kernels stay as long as a gradient may be asked for, though the cell may be gone.
+        ctx.native, ctx.backward, ctx.counts = native, backward, (len(steps), len(rows), len(vectors), len(matrices))
+        ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
+        flags = [t for t in (lengths, resets) if t is not None]
+        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, saved, *flags)
+        ctx.set_materialize_grads(False)
+        return outputs, *final
+
+    @staticmethod
+    def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
+        tensors = list(ctx.saved_tensors)
+        resets = tensors.pop() if ctx.has[1] else None
+        lengths = tensors.pop() if ctx.has[0] else None
+        saved = tensors.pop()
+        steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
+
+        def run() -> Sequence[Tensor]:
+            found: Sequence[Tensor] = ctx.backward(
+                out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets
+            )
+            return found
+
+        given = [t for t in (out_gradient, *final_gradients) if t is not None]
+        found = without_derivative("a compiled kernel", run, [*tensors, *given])
+        to_steps, to_states, to_fresh, to_rest = _groups(
+            (len(steps), len(final_gradients), 0 if resets is None else ctx.fresh, len(vectors) + len(matrices)), found
+        )
+        fresh = to_fresh or [None] * ctx.fresh
+        return (*[None] * 6, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
+
+
+def _groups(counts: Sequence[int], tensors: Sequence[Any]) -> list[list[Any]]:
+    found, begin = [], 0
+    for count in counts:
+        found.append(list(tensors[begin : begin + count]))
+        begin += count
+    return found
 
 
 def _forward(
@@ -41,7 +134,7 @@ def _forward_fake(
     length, count = like.shape[:2]
     return [
         like.new_empty(length, count, native.program.states[0]),
-        *(torch.empty_like(s) for s in states),
+        *(like.new_empty(s.shape) for s in states),
         like.new_empty(native.saved_size(length, count) if save else 0),
     ]
 
@@ -50,8 +143,7 @@ def _backward(
     key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
     vectors: Tensors, matrices: Tensors, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
-    found = NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
-    return [g for gradients in found for g in gradients]
+    return NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
 
 
 def _backward_fake(
@@ -62,83 +154,28 @@ def _backward_fake(
     like = steps[0]
     states = [like.new_empty(like.shape[1], size) for size in NATIVES[key].program.states]
     fresh = [] if resets is None else [torch.empty_like(s) for s in states]
-    return [
-        *(torch.empty_like(s) for s in steps),
-        *states,
-        *fresh,
-        *(torch.empty_like(t) for t in (*vectors, *matrices)),
-    ]
+    contiguous = (like.new_empty(t.shape) for t in (*vectors, *matrices))
+    return [*(like.new_empty(s.shape) for s in steps), *states, *fresh, *contiguous]
 
 
-class _Unroll(torch.autograd.Function):
-    """The operator with its gradient. Tensors come flat; `counts` says how many of each kind."""
+def _forward_autograd(key: str, *arguments: Any) -> list[Tensor]:
+    *groups, lengths, resets, save = arguments
 
-    @staticmethod
-    def forward(
-        ctx: Any, key: str, counts: Sequence[int], lengths: Tensor | None, resets: Tensor | None, *tensors: Tensor
-    ) -> Any:
-        groups = _groups(counts, tensors)
-        steps, rows, _, fresh, vectors, matrices = groups
+    def forward(*given: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            outputs, *final, saved = torch.ops.tidegate.unroll(key, *groups, lengths, resets, True)
-        # The kernels stay as long as a gradient may be asked for, though the cell may be gone.
-        ctx.key, ctx.native, ctx.counts = key, NATIVES[key], (len(steps), len(rows), len(vectors), len(matrices))
-        ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
-        flags = [t for t in (lengths, resets) if t is not None]
-        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, saved, *flags)
-        ctx.set_materialize_grads(False)
-        return outputs, *final
+            return torch.ops.tidegate.unroll(key, *given)
 
-    @staticmethod
-    def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
-        tensors = list(ctx.saved_tensors)
-        resets = tensors.pop() if ctx.has[1] else None
-        lengths = tensors.pop() if ctx.has[0] else None
-        saved = tensors.pop()
-        steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
-        found = torch.ops.tidegate.unroll_backward(
-            ctx.key, out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets
-        )
-        reset = 0 if resets is None else ctx.fresh
-        to_steps, to_states, to_fresh, to_rest = _groups(
-            (len(steps), len(final_gradients), reset, len(vectors) + len(matrices)), found
-        )
-        fresh = to_fresh or [None] * ctx.fresh
-        return (None, None, None, None, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
+    def backward(*given: Any) -> Any:
+        return torch.ops.tidegate.unroll_backward(key, *given)
 
-
-def _groups(counts: Sequence[int], tensors: Sequence[Any]) -> list[list[Any]]:
-    rest = iter(tensors)
-    return [[next(rest) for _ in range(count)] for count in counts]
-
-
-def _forward_autograd(
-    key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
-    lengths: Tensor | None, resets: Tensor | None, save: bool,
-) -> list[Tensor]:  # fmt: skip
-    groups = (steps, rows, states, fresh, vectors, matrices)
-    tensors = [t for group in groups for t in group]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        apply: Any = _Unroll.apply
-        outputs = apply(key, [len(group) for group in groups], lengths, resets, *tensors)
+    if torch.is_grad_enabled() and any(t.requires_grad for group in groups for t in group):
+        outputs = _apply(NATIVES[key], forward, backward, groups, lengths, resets)
         return [*outputs, outputs[0].new_empty(0)]
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.tidegate.unroll(key, *groups, lengths, resets, save)
-
-
-def _backward_autograd(*arguments: Any) -> list[Tensor]:
-    tensors = [t for a in arguments for t in (a if isinstance(a, list | tuple) else [a]) if isinstance(t, Tensor)]
-
-    def run() -> list[Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.tidegate.unroll_backward(*arguments)
-
-    return list(without_derivative("a compiled kernel", run, tensors))
+    return list(forward(*groups, lengths, resets, save))
 
 
 _LIBRARY.impl("unroll", _forward, "CPU")
 _LIBRARY.impl("unroll_backward", _backward, "CPU")
 _LIBRARY.impl("unroll", _forward_autograd, "Autograd")
-_LIBRARY.impl("unroll_backward", _backward_autograd, "Autograd")
 torch.library.register_fake("tidegate::unroll", _forward_fake, lib=_LIBRARY)
 torch.library.register_fake("tidegate::unroll_backward", _backward_fake, lib=_LIBRARY)

@@ -30,7 +30,7 @@ def refuses(call: Call) -> Refusal | None:
     """Return what words the reason why this cell or call is no scan, or None when it is one."""
     cell, x = call.cell, call.x
     kind = type(cell).__name__
-    if not hasattr(cell, "coefficients"):
+    if not hasattr(type(cell), "coefficients"):
         return lambda: f"{kind} gives no coefficients: its state is not linear in itself"
     if not _steps_by_coefficients(type(cell)):
         return lambda: f"{kind} has a step of its own beside its coefficients"

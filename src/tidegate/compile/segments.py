@@ -1,17 +1,20 @@
-"""Long sequences a segment at a time, so that what lies between x and the outputs stays in the cache."""
+"""Long sequences a segment at a time: what lies between x and the outputs is kept for one segment only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tidegate.cells.base import Cell
+from tidegate.cells.noise import Given
 from tidegate.compile import pages
 from tidegate.compile.call import Call, Run
 from tidegate.compile.once import without_derivative
+from tidegate.errors import ConfigError
 
 SEGMENT_BYTES = 8 << 20
 """The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones are mostly calls."""
@@ -22,8 +25,7 @@ WORTHWHILE_BYTES = 4 * SEGMENT_BYTES
 def segment_steps(call: Call) -> int | None:
     """Return how many steps make a segment of this call, or None where it runs better, or only, as a whole.
 
-    A segment is computed a second time for its derivative. So what it reads must be what it read the first time:
-    plain parameters, no noise drawn for each step, no autocast.
+    A segment pays where what lies between x and the outputs stays in the cache.
     """
     cell, x = call.cell, call.x
     row = x.shape[0] * cell.weight_ih.shape[0] * cell.weight_ih.element_size()
@@ -31,75 +33,114 @@ def segment_steps(call: Call) -> int | None:
         return None
     if call.every_state or call.given.steps or any(cell.noise.zoneout):
         return None
-    modules = cell if cell.owner is None else cell.owner
-    if not all(type(p) is nn.Parameter for p in modules.parameters()) or hasattr(cell, "parametrizations"):
+    if not _reads_parameters(cell) or hasattr(cell, "parametrizations"):
         return None
     return max(1, SEGMENT_BYTES // row)
+
+
+def _reads_parameters(cell: Cell) -> bool:
+    """Whether weights are parameters, or computed from them whenever they are read, so that they are the same later."""
+    owner = cell if cell.owner is None else cell.owner
+    plain = all(type(p) is nn.Parameter for p in owner.parameters())
+    return plain and not any(
+        isinstance(v, Tensor) and v.requires_grad for m in owner.modules() for v in vars(m).values()
+    )
+
+
+def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
+    """Return what `whole(call)` does, and keep 2√T states instead of what every step leaves for its derivative.
+
+    Between two of them, the steps are run a second time when gradients are asked for (Chen et al. 2016, 1604.06174,
+    section 4.1). Differentiable once. Raises `ConfigError` where weights may not be the same the second time.
+    """
+    cell, x = call.cell, call.x
+    if not _reads_parameters(cell):
+        raise ConfigError(
+            f"running {type(cell).__name__} with recompute=True",
+            expected="weights that are parameters, or parametrized",
+            got="weights computed once, before the run",
+            hint="torch.nn.utils.parametrizations, which compute them when they are read; or recompute=False",
+        )
+    states = call.states or cell.unpack(cell.initial_state(x.shape[0], device=x.device))
+    # A step leaves several times what a state takes: segments shorter than √T need the least memory together.
+    return unroll(call, whole, states, max(1, math.isqrt(x.shape[1]) // 2))
 
 
 def unroll(call: Call, whole: Callable[[Call], Run], states: tuple[Tensor, ...], steps: int) -> Run:
     """Return what `whole(call)` does from `states`, computed `steps` steps at a time. Differentiable once."""
     owner = call.cell if call.cell.owner is None else call.cell.owner
     parameters = [p for p in owner.parameters() if p.requires_grad]
-    y, *after = _Segments.apply(call, whole, steps, len(states), call.x, *states, *parameters)  # type: ignore[no-untyped-call]
+    given = list(call.given.steps.values())
+    counts = (1 + len(given), len(states), len(parameters))
+    y, *after = _Segments.apply(call, whole, steps, counts, call.x, *given, *states, *parameters)  # type: ignore[no-untyped-call]
     return Run(y, tuple(after))
 
 
 def _parts(call: Call, steps: int) -> Iterator[tuple[slice, Call]]:
-    """Each segment: where it lies, and the call that it is but for x and its states."""
-    for start in range(0, call.x.shape[1], steps):
+    """Each segment: where it lies, and the call that it is but for its states and what it reads at every step."""
+    length = call.x.shape[1]
+    for start in range(0, length, steps) if length else [0]:
         here = slice(start, start + steps)
-        size = min(steps, call.x.shape[1] - start)
+        size = min(steps, length - start)
         lengths = None if call.lengths is None else (call.lengths - start).clamp(0, size)
-        yield here, replace(call, lengths=lengths, resets=None if call.resets is None else call.resets[:, here])
+        yield here, call._replace(lengths=lengths, resets=None if call.resets is None else call.resets[:, here])
+
+
+def _reading(call: Call, along: Sequence[Tensor], states: Sequence[Tensor]) -> Call:
+    """Return a segment's call, reading x and all else that changes with the steps from `along`."""
+    x, *given = along
+    steps = dict(zip(call.given.steps, given, strict=True))
+    return call._replace(x=x, states=tuple(states), given=Given(call.given.rows, steps))
 
 
 class _Segments(torch.autograd.Function):
+    """Tensors come flat: what changes with the steps, x first; states; parameters. `counts` says how many of each."""
+
     @staticmethod
     def forward(
-        ctx: Any, call: Call, whole: Callable[[Call], Run], steps: int, count: int, x: Tensor, *tensors: Tensor
+        ctx: Any, call: Call, whole: Callable[[Call], Run], steps: int, counts: tuple[int, int, int], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        states = tensors[:count]
-        starts: list[Tensor] = []
+        along, states = tensors[: counts[0]], tensors[counts[0] : counts[0] + counts[1]]
+        x, starts = along[0], list[Tensor]()
         y = x.new_empty(0)
         for here, part in _parts(call, steps):
             starts.extend(states)
-            run = whole(replace(part, x=x[:, here], states=states))
+            run = whole(_reading(part, [each[:, here] for each in along], states))
             if not here.start:
                 y = pages.empty((*x.shape[:2], run.outputs.shape[2]), run.outputs)
             y[:, here] = run.outputs
             states = run.states
-        ctx.call, ctx.whole, ctx.steps, ctx.count = call, whole, steps, count
-        ctx.save_for_backward(x, *tensors[count:], *starts)
+        ctx.call, ctx.whole, ctx.steps, ctx.counts = call, whole, steps, counts
+        kind = x.device.type
+        ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        ctx.save_for_backward(*along, *tensors[len(tensors) - counts[2] :], *starts)
         return (y, *states)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *dstates: Tensor) -> Any:
-        x, *saved = ctx.saved_tensors
-        parts = list(_parts(ctx.call, ctx.steps))
-        kept = len(saved) - len(parts) * ctx.count
-        parameters, starts = saved[:kept], saved[kept:]
-        dx = pages.empty(x.shape, x) if x.requires_grad else None
+        (reads, count, weights), saved = ctx.counts, ctx.saved_tensors
+        along, parameters, starts = saved[:reads], saved[reads : reads + weights], saved[reads + weights :]
+        # A gradient that is wanted for every step is written where its segment lies.
+        to_along = [pages.empty(each.shape, each) if each.requires_grad else None for each in along]
         sums, behind = [torch.zeros_like(p) for p in parameters], list(dstates)
-        for place, (here, part) in reversed(list(enumerate(parts))):
-            with torch.enable_grad():
-                x_here = x[:, here].detach().requires_grad_(x.requires_grad)
-                before = [s.detach().requires_grad_() for s in starts[place * ctx.count : (place + 1) * ctx.count]]
-                run = ctx.whole(replace(part, x=x_here, states=tuple(before)))
-            outputs = [run.outputs, *run.states]
-            found = list(
-                torch.autograd.grad(
-                    [each for each in outputs if each.requires_grad],
-                    [*before, *parameters, *([] if dx is None else [x_here])],
-                    [d for each, d in zip(outputs, [dy[:, here], *behind], strict=True) if each.requires_grad],
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
+        for place, (here, part) in reversed(list(enumerate(_parts(ctx.call, ctx.steps)))):
+            with torch.enable_grad(), torch.autocast(ctx.autocast[0], *ctx.autocast[1:]):
+                read = [each[:, here].detach().requires_grad_(each.requires_grad) for each in along]
+                before = [s.detach().requires_grad_() for s in starts[place * count : (place + 1) * count]]
+                run = ctx.whole(_reading(part, read, before))
+            outputs, wanted = [run.outputs, *run.states], [each for each in read if each.requires_grad]
+            found = torch.autograd.grad(
+                [each for each in outputs if each.requires_grad],
+                [*before, *parameters, *wanted],
+                [d for each, d in zip(outputs, [dy[:, here], *behind], strict=True) if each.requires_grad],
+                allow_unused=True,
+                materialize_grads=True,
             )
-            if dx is not None:
-                dx[:, here] = found.pop()
-            behind = found[: ctx.count]
-            for total, each in zip(sums, found[ctx.count :], strict=True):
+            behind = list(found[:count])
+            for total, each in zip(sums, found[count:], strict=False):
                 total += each
-        gradients = without_derivative("a linear recurrence", lambda: (dx, *behind, *sums), [x, *parameters])
+            kept = [gradient for gradient in to_along if gradient is not None]
+            for gradient, each in zip(kept, found[count + weights :], strict=True):
+                gradient[:, here] = each
+        gradients = without_derivative("a run in segments", lambda: (*to_along, *behind, *sums), [*along, *parameters])
         return (None, None, None, None, *gradients)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell, State
-from tidegate.cells.noise import Given
-from tidegate.compile import aten, compiled, reference, scan
+from tidegate.cells.noise import NOTHING, Given
+from tidegate.compile import aten, compiled, reference, scan, segments
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.errors import BackendError, ConfigError, ShapeError
@@ -83,7 +83,7 @@ def trajectory(
     Arguments and errors are those of `unroll`.
     """
     call = checked(cell, x, state, lengths, resets, inputs)
-    return run(replace(call, every_state=True), backend).every
+    return run(call._replace(every_state=True), backend).every
 
 
 def checked(
@@ -126,6 +126,8 @@ def check_inputs(cell: Cell, x: Tensor, inputs: Mapping[str, Tensor]) -> Given:
             got=f"{sorted(inputs)}",
             hint=", ".join(f"{name}=…" for name in cell.inputs) or "leave them out",
         )
+    if not cell.inputs:
+        return NOTHING
     steps = {}
     for name in cell.inputs:
         value = inputs[name]
@@ -155,7 +157,11 @@ def run(call: Call, backend: str) -> Run:
         )
     if backend == "auto" and name == "reference" and not torch.compiler.is_compiling():
         compiled.warn_of_the_loop(call)
-    return chosen.unroll(replace(call, given=call.given.also(call.cell.draw(call.x))))
+    drawn = call.cell.draw(call.x)
+    call = call if drawn is NOTHING else call._replace(given=call.given.also(drawn))
+    if call.recompute and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return segments.recompute(call, chosen.unroll)
+    return chosen.unroll(call)
 
 
 def run_stack(
@@ -189,9 +195,11 @@ def _torch_is_faster(call: Call) -> bool:
     """Whether torch's kernel beats a compiled one: oneDNN's LSTM over few steps, where calls cost more than loops.
 
     Measured with AVX2 on 2 cores: at 8 steps of 32 rows, two layers of 128, training takes 1.1 times as long compiled;
-    at 100 steps torch takes 1.1 to 1.4 times as long. Its other kernels, and packed rows, are slower throughout.
+    at 100 steps torch takes 1.1 to 1.4 times as long. Its other kernels, projections and packed rows are slower.
     """
-    return call.lengths is None and call.x.shape[1] <= FEW_STEPS and call.cell.native() == "lstm"
+    cell = call.cell
+    few = call.lengths is None and call.x.shape[1] <= FEW_STEPS
+    return few and cell.native() == "lstm" and cell.recurrent_size == cell.hidden_size
 
 
 def verdicts(call: Call) -> dict[str, str | None]:

@@ -77,10 +77,11 @@ class Hoisted:
     def values(self, cell: Cell) -> list[Tensor]:
         """Compute every value from the parameters as they are now, differentiably."""
         found: list[Tensor] = []
+        owners = [cell] if cell.owner is None and not cell._modules else modules(cell)
         for entry in self.entries:
             if isinstance(entry, Found):
                 place = entry.place
-                found.append(place if isinstance(place, Tensor) else getattr(_module(cell, place[0]), place[1]))
+                found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
                 continue
             args, kwargs = tree_map(
                 lambda a: found[a.base] if isinstance(a, Shared) else a, (entry.args, entry.kwargs), is_leaf=_is_value
@@ -114,10 +115,6 @@ def _tensors(module: Module) -> list[tuple[str, Tensor]]:
     """Return the tensors that a module has by name: parameters, buffers and plain attributes."""
     plain = [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
     return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain]
-
-
-def _module(cell: Cell, number: int) -> Module:
-    return cell if number == 0 else modules(cell)[number]
 
 
 def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Traced:

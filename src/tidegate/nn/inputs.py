@@ -47,7 +47,8 @@ def turned(call: Call, cell: Cell, states: tuple[Tensor, ...] | None) -> Call:
     lengths, given = call.lengths, call.given
     steps = {name: reverse_within_lengths(each, lengths) for name, each in given.steps.items()}
     x = reverse_within_lengths(call.x, lengths)
-    return Call(cell, x, states, lengths, _turned_resets(call.resets, lengths), Given(given.rows, steps))
+    resets = _turned_resets(call.resets, lengths)
+    return call._replace(cell=cell, x=x, states=states, resets=resets, given=Given(given.rows, steps))
 
 
 def _turned_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,13 @@ from tidegate.cells.base import Cell, State, check_size
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS, check_inputs, run, run_stack
+from tidegate.compile.stepping import Stepper, Steppers
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import check_input, read_lengths, turned
 from tidegate.nn.norms import NORMS
 from tidegate.nn.stack import CONNECTIONS, Plain, drop
 from tidegate.nn.states import StackState, join, part
+from tidegate.nn.stream import Stream
 from tidegate.shapes import check_resets, reverse_within_lengths, zero_padding
 
 
@@ -32,6 +34,8 @@ class Recurrent(nn.Module):
     - `connection`: None, "residual" (also `residual=True`), "highway", "dense" or "skip"; see `nn.stack`.
     - `norm`: None, "batch" or "layer", after each layer, the last one included.
     - `backend`: "auto" chooses; a name runs or raises `BackendError`. See `explain`.
+    - `recompute`: train in less memory. Of T steps, 2√T states are kept, and what lies between is run a second time
+      when gradients are asked for (Chen et al. 2016, 1604.06174, section 4.1). Under `torch.compile` it does nothing.
 
     `x` [B, T, I] ([T, B, I] without `batch_first`) or a `PackedSequence`, whose output is one too. `lengths`
     [B], 0..T in any order on any device, or a list: from there on, outputs are exactly 0 and states stand
@@ -61,6 +65,7 @@ class Recurrent(nn.Module):
         hidden_sizes: Sequence[int] | None = None,
         backend: str = "auto",
         batch_first: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         sizes = _hidden_sizes(cell, layers, hidden_sizes)
@@ -70,6 +75,7 @@ class Recurrent(nn.Module):
         self.dropout = _probability(dropout)
         self.backend = backend
         self.batch_first = batch_first
+        self.recompute = recompute
         if backend != "auto":
             BACKENDS[backend]
         connects = _connection(residual, connection)
@@ -89,6 +95,8 @@ class Recurrent(nn.Module):
             if new is not None:
                 new.to(cell.weight_ih.device, cell.weight_ih.dtype)
         self.output_size = self.connection.output_size
+        self._is_bare = backend in ("auto", "llvm") and not bidirectional and connects is Plain and norm is None
+        self._steppers = Steppers()
 
     @property
     def bidirectional(self) -> bool:
@@ -134,27 +142,50 @@ class Recurrent(nn.Module):
 
         A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional.
         """
+        if self._is_bare and not (inputs or torch.is_grad_enabled() or (self.dropout and self.training)):
+            done = self._steppers.step(self._every_cell, x, state)  # type: ignore[arg-type]
+            if done is not None:
+                y, after = done
+                return y, after[0] if len(after) == 1 else tuple(after)
+        self._check_runs_forward("running one step")
+        self._check(x, "B")
+        y, new = self._forward(x[:, None], state, None, None, {name: each[:, None] for name, each in inputs.items()})
+        return y[:, 0], new
+
+    def stream(self, batch: int = 1, state: StackState | None = None) -> Stream:
+        """Return a `Stream` of `batch` rows, from `state` or the cells' initial ones.
+
+        Raises `ConfigError` when bidirectional, `ShapeError` where the state does not fit.
+        """
+        self._check_runs_forward("making a stream")
+        cells = self._cells
+        if state is None:
+            state = join(cells, [cell.initial_state(batch) for cell in cells])
+        part(cells, state, cells[0].weight_ih.new_empty(batch, 1))
+        return Stream(self, state)
+
+    def _compiled_steps(self, batch: int) -> Stepper | None:
+        """Return compiled steps of `batch` rows, where a step is its cells' steps and nothing else."""
+        if not self._is_bare or (self.dropout and self.training):
+            return None
+        return self._steppers.of(self._every_cell(), batch)
+
+    def _check_runs_forward(self, doing: str) -> None:
         if self.bidirectional:
             raise ConfigError(
-                "running one step",
+                doing,
                 expected="a layer that runs forward only",
                 got="bidirectional=True",
                 hint="give the whole sequence, or train with bidirectional=False",
             )
-        self._check(x, "B")
-        before = part(self._cells, state, x)
-        after: list[State] = []
-
-        def one(layer: int, read: Tensor) -> Tensor:
-            y, new = self._cells[layer](read, before[layer], **inputs)
-            after.append(new)
-            return y
-
-        return self._stack(x, None, one), join(self._cells, after)
 
     @property
     def _cells(self) -> list[Cell]:
         return list(self.cells)  # type: ignore[arg-type]
+
+    def _every_cell(self) -> Iterable[Cell]:
+        """Return the cells as they are, and as they will be."""
+        return self._modules["cells"]._modules.values()  # type: ignore[union-attr,return-value]
 
     def _forward(
         self,
@@ -168,7 +199,7 @@ class Recurrent(nn.Module):
         cells = self._cells
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
         given = check_inputs(cells[0], x, inputs)
-        if type(self.connection) is Plain and self.norms is None and not inputs:
+        if type(self.connection) is Plain and self.norms is None and not inputs and not self.recompute:
             shape = Shape(self.layers, self.dropout, self.training, self.bidirectional)
             whole = run_stack(cells, shape, x, before, lengths, resets, self.backend)
             if whole is not None:
@@ -179,7 +210,7 @@ class Recurrent(nn.Module):
 
         def one(layer: int, read: Tensor) -> Tensor:
             first = layer * self.directions
-            call = Call(cells[first], read, before[first], lengths, resets, given)
+            call = Call(cells[first], read, before[first], lengths, resets, given, recompute=self.recompute)
             done = run(call, self.backend)
             after.append(call.cell.pack(done.states))
             if not self.bidirectional:

@@ -20,6 +20,8 @@ def join(cells: Sequence[Cell], states: Sequence[State]) -> StackState:
     """Return the cells' states as one."""
     if not _alike(cells):
         return tuple(states)
+    if len(cells) == 1:
+        return cells[0].pack(tuple(s.unsqueeze(0) for s in cells[0].unpack(states[0])))
     each = zip(*(cell.unpack(state) for cell, state in zip(cells, states, strict=True)), strict=True)
     return cells[0].pack(tuple(torch.stack(tensors) for tensors in each))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from llvmlite import ir
@@ -18,12 +19,12 @@ class Size(int):
 class Frame:
     """The slots of a kernel's one argument, an array of 64-bit integers; each is read once, when the function begins.
 
-    `names` says, in order, what stands in each slot; whoever runs the kernel fills them in. `builder` writes into the
-    function's first block, whose values are known everywhere; `begin` ends it.
+    `names` says, in order, what stands in each slot, those given first; whoever runs the kernel fills them in.
+    `builder` writes into the function's first block, whose values are known everywhere; `begin` ends it.
     """
 
-    def __init__(self, function: ir.Function) -> None:
-        self.names: list[Name] = []
+    def __init__(self, function: ir.Function, first: Sequence[Name] = ()) -> None:
+        self.names = list(first)
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self._argument = function.args[0]
         self._values: dict[tuple[Name, bool], ir.Value] = {}

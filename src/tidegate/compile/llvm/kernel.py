@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from tidegate.compile.graph import Node
+from tidegate.compile.llvm.direct import define_direct
 from tidegate.compile.llvm.frame import Frame, Name, Size
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import declare_pack, declare_product
-from tidegate.compile.llvm.passes import Moment, Passes
+from tidegate.compile.llvm.passes import Moment, Passes, Products
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan
 
@@ -25,14 +26,17 @@ PREPARE = "prepare"
 class Kernel:
     """The IR of a plan, and what must stand in the one argument of its functions, slot by slot.
 
-    `prepare(argument)` packs the weights; then `run(argument)` is called by every thread. `scratch` names the
-    buffers of one thread: for each row of its block as many numbers as the name's last entry says.
+    `prepare(argument)` packs the weights, if there is anything to pack; then every thread calls `run(argument)`.
+    `scratch` names the buffers of one thread: for each row of its block as many numbers as the name's last entry says.
+    The slots `threads` and `taken` are counters, which begin at 0. `changing`: in a direct kernel, how many slots
+    there are in front that change from step to step of a stream.
     """
 
     text: str
     slots: tuple[Name, ...]
     prepare_slots: tuple[Name, ...]
     scratch: tuple[Name, ...]
+    changing: int = 0
 
 
 def emit(
@@ -45,17 +49,38 @@ def emit(
     partial: frozenset[tuple[str, int | str]] = frozenset(),
     saved: Mapping[Node, int] | None = None,
     backward: bool = False,
+    direct: bool = False,
 ) -> Kernel:
-    """Write a plan over states of the given widths for `target`, in numbers of type `real`."""
+    """Write a plan over states of the given widths for `target`, in numbers of type `real`.
+
+    Where it is `direct`, products take matrices as they stand, and nothing is packed: best for few rows and steps.
+    """
     module = ir.Module("recurrence")
     module.triple = target.triple
     lanes = target.lanes(real)
-    pack = declare_pack(module, real)
-    product = declare_product(module, real)
-    prepare_slots = _define_prepare(module, plan, pack)
-    writer = _Writer(module, plan, states, real, lanes, product, outputs, partial, saved or {})
+    if direct:
+        turned = {f.turned for node in plan.products for f in node.attributes}
+        products = {each: define_direct(module, real, lanes, each) for each in sorted(turned)}
+        prepare_slots: tuple[Name, ...] = ()
+        first = _changing(plan, states)
+    else:
+        prepare_slots = _define_prepare(module, plan, declare_pack(module, real))
+        products = {None: declare_product(module, real)}
+        first = []
+    writer = _Writer(module, plan, states, real, lanes, products, outputs, partial, saved or {}, first)
     (writer.backward if backward else writer.forward)()
-    return Kernel(str(module), tuple(writer.frame.names), prepare_slots, tuple(writer.places))
+    return Kernel(str(module), tuple(writer.frame.names), prepare_slots, tuple(writer.places), len(first))
+
+
+def _changing(plan: Plan, states: Sequence[int]) -> list[Name]:
+    """Return what changes from step to step, or may: counters, input and output, states, parameters."""
+    factors = [f for node in plan.products for f in node.attributes]
+    read = [i for stage in plan.stages for node in stage.nodes for i in node.inputs]
+    names: list[Name] = [("threads",), ("taken",), ("buffer", "step", "x"), ("buffer", "out", 0)]
+    names += [("buffer", kind, index) for kind in ("initial", "final") for index, _ in enumerate(states)]
+    names += [("buffer", "shared", node.attributes[0]) for node in read if node.op == "shared"]
+    names += [("matrix", f.matrix) for f in factors]
+    return list(dict.fromkeys(names))
 
 
 def _define_prepare(module: ir.Module, plan: Plan, pack: ir.Function) -> tuple[Name, ...]:
@@ -87,13 +112,14 @@ class _Writer:
         states: Sequence[int],
         real: str,
         lanes: int,
-        product: ir.Function,
+        products: Products,
         outputs: Mapping[int, tuple[str, int]],
         partial: frozenset[tuple[str, int | str]],
         saved: Mapping[Node, int],
+        first: Sequence[Name],
     ) -> None:
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
-        self.frame = Frame(function)
+        self.frame = Frame(function, first)
         thread = self.frame.builder.atomic_rmw("add", self.frame.slot("threads"), INDEX(1), "monotonic")
         own = self.frame.builder.mul(thread, self.frame.index("scratch_bytes"))
         self._own = self.frame.builder.gep(self.frame.pointer("scratch"), [own], source_etype=ir.IntType(8))
@@ -103,7 +129,7 @@ class _Writer:
         self.states = states
         self.partial = partial
         self.places: dict[Name, ir.Value] = {}
-        self.passes = Passes(self.lanes, self.frame, plan, states, product, self.scratch, outputs, partial, saved)
+        self.passes = Passes(self.lanes, self.frame, plan, states, products, self.scratch, outputs, partial, saved)
 
     def scratch(self, name: Name) -> ir.Value:
         """Return where a buffer of this thread begins."""

@@ -24,7 +24,14 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
     """Return what `emit` writes, from memory or disk where a plan of the same form was written before."""
     sizes = _Sizes()
     described = _Description(sizes).plan(plan, states, options.get("saved") or {})
-    fixed = (_writer(), target.isa, real, sorted(options.get("partial", ())), options.get("backward", False))
+    fixed = (
+        _writer(),
+        target.isa,
+        real,
+        sorted(options.get("partial", ())),
+        options.get("backward", False),
+        options.get("direct", False),
+    )
     text = json.dumps([fixed, sorted(options["outputs"].items()), described])
     digest = hashlib.sha256(text.encode()).hexdigest()
     found = _written.get(digest) or _from_disk(digest)
@@ -106,12 +113,12 @@ def _dump(new: Kernel, size: Callable[[int], int]) -> str:
     def plain(names: Sequence[Name]) -> list[Any]:
         return [[{"size": size(part)} if isinstance(part, Size) else part for part in name] for name in names]
 
-    return json.dumps([new.text, plain(new.slots), plain(new.prepare_slots), plain(new.scratch)])
+    return json.dumps([new.text, plain(new.slots), plain(new.prepare_slots), plain(new.scratch), new.changing])
 
 
 def _load(found: str, sizes: _Sizes) -> Kernel:
     def names(each: Sequence[Any]) -> tuple[Name, ...]:
         return tuple(tuple(sizes.known[p["size"]] if isinstance(p, dict) else p for p in name) for name in each)
 
-    text, slots, prepare_slots, scratch = json.loads(found)
-    return Kernel(text, names(slots), names(prepare_slots), names(scratch))
+    text, slots, prepare_slots, scratch, changing = json.loads(found)
+    return Kernel(text, names(slots), names(prepare_slots), names(scratch), changing)

@@ -55,7 +55,7 @@ def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
     Strides count numbers; `panel_stride ≥ K*NR` leaves room for the panels of other matrices in between. Source and
     panels do not overlap. Whole panels of a source with a stride of 1 either way go a vector at a time.
     """
-    function = _define(module, f"pack_{real}", _PACK, pointers=(0, 5))
+    function = define(module, f"pack_{real}", _PACK, pointers=(0, 5))
     source, row_stride, column_stride, depth, columns, panels, panel_stride = function.args
     vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
     builder, width = vector.builder, INDEX(2 * lanes)
@@ -97,7 +97,7 @@ def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> 
     k increases, each term is added by one fma, and the sum starts from 0 or from C: a row's result has the same
     bits whatever `rows`, `panel_count` and `registers` are. `registers` is how many vectors the machine holds.
     """
-    function = _define(module, f"product_{real}", _PRODUCT, pointers=(2, 4, 7))
+    function = define(module, f"product_{real}", _PRODUCT, pointers=(2, 4, 7))
     function.attributes.add("noinline")
     rows, depth, a, lda, b, panel_stride, panel_count, c, ldc, panel_step_c, accumulate = function.args
     vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
@@ -120,7 +120,8 @@ def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> 
     return function
 
 
-def _define(module: ir.Module, name: str, arguments: list[ir.Type], pointers: tuple[int, ...]) -> ir.Function:
+def define(module: ir.Module, name: str, arguments: list[ir.Type], pointers: tuple[int, ...]) -> ir.Function:
+    """Begin a function that only its module knows, whose `pointers` do not overlap."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
@@ -139,13 +140,13 @@ def _copy_row(vector: Lanes, corner: ir.Value, row_stride: ir.Value, target: ir.
 def _turn_square(vector: Lanes, begin: ir.Value, column_stride: ir.Value, place: ir.Value) -> None:
     """Write `lanes` numbers of each of `lanes` columns, which stand one after the other in memory, as rows."""
     lanes = vector.count
-    rows = _transposed(vector, [vector.load(column) for column in every(vector, begin, column_stride, lanes)])
+    rows = transposed(vector, [vector.load(column) for column in every(vector, begin, column_stride, lanes)])
     for row, target in zip(rows, every(vector, place, INDEX(2 * lanes), lanes), strict=True):
         vector.store(row, target)
 
 
-def _transposed(vector: Lanes, rows: list[ir.Value]) -> list[ir.Value]:
-    """A square of `lanes` vectors transposed by swapping blocks of half the size, a quarter, … one number."""
+def transposed(vector: Lanes, rows: list[ir.Value]) -> list[ir.Value]:
+    """Return a square of `lanes` vectors transposed by swapping blocks of half the size, a quarter, … one number."""
     lanes = range(vector.count)
     size = len(lanes) // 2
     while size:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
-from tidegate.compile.graph import REDUCTIONS, Node
+from tidegate.compile.graph import REDUCTIONS, Factor, Node
 from tidegate.compile.llvm.elementary import FUNCTIONS
 from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan, Stage, Target
+
+Products: TypeAlias = Mapping[bool | None, ir.Function]
+"""The function that multiplies: by packed panels, None, or else by a matrix as it stands, turned or not."""
 
 LOGIC = {"and": "logical_and", "or": "logical_or", "not": "logical_not"}
 
@@ -53,7 +56,7 @@ class Passes:
         frame: Frame,
         plan: Plan,
         states: Sequence[int],
-        product: ir.Function,
+        products: Products,
         scratch: Callable[[tuple[Any, ...]], ir.Value],
         outputs: Mapping[int, tuple[str, int]],
         partial: frozenset[tuple[str, int | str]],
@@ -64,7 +67,7 @@ class Passes:
         self.frame = frame
         self.plan = plan
         self.states = states
-        self.product = product
+        self.products = products
         self.scratch = scratch
         self.outputs = outputs
         self.partial = partial
@@ -129,17 +132,34 @@ class Passes:
         return after(self.lanes, strided(self.lanes, base, row, self.frame.index("block")), unit)
 
     def _multiply(self, node: Node, at: Moment, first: ir.Value, units: ir.Value) -> None:
+        number = self.plan.products.index(node)
+        for term, (v, factor) in enumerate(zip(node.inputs, node.attributes, strict=True)):
+            depth, tile = self.frame.number(v.width), self.tile(node, INDEX(0), INDEX(0))
+            left = [at.rows, depth, self._rows(v, at), self._row_stride(v)]
+            block, adds = self.frame.index("block"), ir.IntType(1)(term > 0)
+            if None in self.products:
+                panels = self._panels(number, term, depth, first, units)
+                result = [tile, block, INDEX(2 * self.lanes.count), adds]
+                self.builder.call(self.products[None], [*left, *panels, *result])
+            else:
+                matrix = self._window(factor, first)
+                self.builder.call(self.products[factor.turned], [*left, *matrix, units, tile, block, adds])
+
+    def _panels(
+        self, number: int, term: int, depth: ir.Value, first: ir.Value, units: ir.Value
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Return where the panels of the units from `first` on begin, how far they are apart, and how many they are."""
         b, panel = self.builder, INDEX(2 * self.lanes.count)
-        panels = b.udiv(b.add(units, b.sub(panel, INDEX(1))), panel)
-        for term, (v, _) in enumerate(zip(node.inputs, node.attributes, strict=True)):
-            depth = self.frame.number(v.width)
-            rows = self._rows(v, at)
-            begin = after(self.lanes, self.frame.pointer("panels", self.plan.products.index(node), term),
-                          b.mul(first, depth))  # fmt: skip
-            arguments = [at.rows, depth, rows, self._row_stride(v), begin, b.mul(depth, panel), panels,
-                         self.tile(node, INDEX(0), INDEX(0)), self.frame.index("block"), panel,
-                         ir.IntType(1)(term > 0)]  # fmt: skip
-            b.call(self.product, arguments)
+        begin = after(self.lanes, self.frame.pointer("panels", number, term), b.mul(first, depth))
+        return begin, b.mul(depth, panel), b.udiv(b.add(units, b.sub(panel, INDEX(1))), panel)
+
+    def _window(self, factor: Factor, first: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return where a matrix's columns from `first` on begin as they stand, and how far its lines are apart."""
+        line = self.frame.index("row_stride", "matrix", factor.matrix)
+        row, column = self.frame.number(factor.row), self.frame.number(factor.column)
+        corner = strided(self.lanes, self.frame.pointer("matrix", factor.matrix), row, line)
+        begin = after(self.lanes, corner, column)
+        return strided(self.lanes, begin, first, line if factor.turned else INDEX(1)), line
 
     def _rows(self, v: Node, at: Moment) -> ir.Value:
         if v in self.numbers:

@@ -1,0 +1,274 @@
+"""One step of a stack of cells at a time: arguments of the kernels are kept, a step fills in addresses."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import add, getitem
+from struct import Struct
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.cells.base import Cell
+from tidegate.compile import compiled
+from tidegate.compile.call import Call
+from tidegate.compile.llvm import threads
+from tidegate.compile.loop import LINE, MOST_FORMS, Batch, fresh
+from tidegate.compile.trace import Found, Traced, UntraceableError, modules
+
+MOST_ROWS = 32
+"""Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
+
+
+Parameter = tuple[Mapping[str, Any], str]
+"""A module's parameters, and the name of one."""
+
+# Looked up once, and called for whole lists: a step is so short that more would be felt.
+_address, _is_dense = Tensor.data_ptr, Tensor.is_contiguous
+_is_dispatched = torch._C._len_torch_dispatch_stack
+_is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorch.peek_interpreter_stack
+_is_compiling, _DENSE = torch.compiler.is_compiling, torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
+
+    That is: two counters, input, output, states before and after, the parameters. `rows` is kept for the memory that
+    the numbers point to.
+    """
+
+    kernel: Callable[[int], None]
+    numbers: array[int]
+    write: Callable[..., None]
+    size: int
+    scratch: int
+    parameters: list[Parameter]
+    rows: Batch
+
+
+class Argument:
+    """One layer's argument, and the memory that its kernel works in: for one thread at a time."""
+
+    def __init__(self, layer: _Layer) -> None:
+        self._memory = fresh((layer.size,), torch.uint8)
+        self.numbers = layer.numbers[:]
+        self.numbers[layer.scratch] = -(-self._memory.data_ptr() // LINE) * LINE
+        self.address = self.numbers.buffer_info()[0]
+
+
+class Stepper:
+    """One step of cells that feed each other, `batch` rows, for as long as nothing of the cells is set anew.
+
+    Every state is one tensor [layers, B, ·], dense. Parameters are read where they stand when a step is run, so it
+    always runs with them as they are.
+    """
+
+    def __init__(self, cells: Iterable[Cell], layers: Sequence[_Layer], batch: int) -> None:
+        self._cells = cells
+        self._seen = [(cell, cell.changes, _as_lent(cell)) for cell in cells]
+        first = self._seen[0][0]
+        self.dtype = first.weight_ih.dtype
+        self._shape = torch.Size((batch, first.input_size)) if layers else None
+        self._begin = [torch.zeros(len(self._seen), batch, size, dtype=self.dtype) for size in first.state_sizes]
+        self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype)
+        self._layers = layers
+        self._owners = [owner for layer in layers for owner, _ in layer.parameters]
+        self._names = [name for layer in layers for _, name in layer.parameters]
+        self._addresses: list[int] = []
+        self._offsets = [batch * size * self.dtype.itemsize for size in first.state_sizes]
+        self._free: list[list[Argument]] = []
+
+    def holds(self) -> bool:
+        """Whether the layer has the same cells, and nothing of them was set anew."""
+        now = [(cell, cell.changes) for cell in self._cells]
+        return now == [seen[:2] for seen in self._seen] and all(lent is None or lent() for *_, lent in self._seen)
+
+    def fits(self, state: Tensor, index: int) -> bool:
+        """Whether this is a plain tensor [layers, B, ·], dense, for the state of this number."""
+        return (
+            type(state) is Tensor
+            and state.shape == self._begin[index].shape
+            and state.dtype is self.dtype
+            and state.is_cpu
+            and state.is_contiguous()
+        )
+
+    def step(self, x: Tensor, state: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, Sequence[Tensor]] | None:
+        """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
+        before = self._begin if state is None else [state] if type(state) is Tensor else state
+        if len(before) != len(self._begin):
+            return None
+        for index, tensor in enumerate(before):
+            if tensor is not self._begin[index] and not self.fits(tensor, index):
+                return None
+        after = [torch.empty_like(each, memory_format=_DENSE) for each in self._begin]
+        arguments = self._free.pop() if self._free else self.arguments()
+        y = self.advance(x, arguments, list(map(_address, before)), list(map(_address, after)))
+        self._free.append(arguments)
+        return None if y is None else (y, after)
+
+    def arguments(self) -> list[Argument]:
+        """Return what `advance` works with: for one thread at a time."""
+        return [Argument(layer) for layer in self._layers]
+
+    def advance(self, x: Tensor, arguments: list[Argument], begins: list[int], ends: list[int]) -> Tensor | None:
+        """Step from the states at the addresses `begins` to those at `ends`; return the output [B, H].
+
+        Return None, and touch nothing, where this cannot be done: something follows torch's operations, `x` is not a
+        plain, dense tensor [B, I] of the weights' dtype, the cells are not what they were, or their parameters.
+        """
+        if _is_compiling() or _is_dispatched() or _is_autocast() or _functorch() is not None:
+            return None
+        if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
+            return None
+        for (cell, changes, lent), now in zip(self._seen, self._cells, strict=False):
+            if cell is not now or cell.changes != changes or (lent and not lent()):
+                return None
+        parameters = list(map(getitem, self._owners, self._names))
+        addresses = list(map(_address, parameters))
+        if not (x.is_cpu and x.is_contiguous() and all(map(_is_dense, parameters))):
+            return None
+        if addresses != self._addresses:
+            if not all(p.is_cpu and p.dtype is self.dtype for p in parameters):
+                return None
+            self._addresses = addresses
+        y = torch.empty_like(self._out)
+        source, out = x.data_ptr(), y.data_ptr()
+        if len(arguments) > 1:
+            self._climb(arguments, source, out, begins, ends, addresses)
+        else:
+            layer, argument = self._layers[0], arguments[0]
+            layer.write(argument.numbers, 0, 0, 0, source, out, *begins, *ends, *addresses)
+            layer.kernel(argument.address)
+        return y
+
+    def _climb(
+        self, arguments: list[Argument], source: int, out: int, begins: list[int], ends: list[int], addresses: list[int]
+    ) -> None:
+        """Run layer after layer, each on what the one below gives out as its first state."""
+        first = 0
+        for layer, argument in zip(self._layers, arguments, strict=True):
+            last = first + len(layer.parameters)
+            layer.write(argument.numbers, 0, 0, 0, source, out, *begins, *ends, *addresses[first:last])
+            layer.kernel(argument.address)
+            first, source = last, ends[0]
+            begins, ends = list(map(add, begins, self._offsets)), list(map(add, ends, self._offsets))
+
+
+def _as_lent(cell: Cell) -> Callable[[], bool] | None:
+    """Return what tells whether the layer that owns a cell's weights still has the same, by name; None without one."""
+    if cell.owner is None:
+        return None
+    keys = cell.owner._parameters.keys()
+    names = frozenset(keys)
+    return lambda: names == keys
+
+
+class Steppers:
+    """The compiled steps of a layer, by number of rows."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Stepper] = {}
+        self._last: Stepper | None = None
+
+    def __reduce__(self) -> tuple[type[Steppers], tuple[()]]:
+        return Steppers, ()
+
+    def step(
+        self, cells: Callable[[], Iterable[Cell]], x: Tensor, state: Tensor | Sequence[Tensor] | None
+    ) -> tuple[Tensor, Sequence[Tensor]] | None:
+        """Run one step of the cells as `Stepper.step` does."""
+        done = None if self._last is None else self._last.step(x, state)
+        if done is None and x.dim() == 2:
+            self._last = self.of(cells(), x.shape[0])
+            done = self._last.step(x, state)
+        return done
+
+    def of(self, cells: Iterable[Cell], batch: int) -> Stepper:
+        """Return the steps of `batch` rows; where there are none, one that refuses to advance."""
+        known = self._known.get(batch)
+        if known is None or not known.holds():
+            if len(self._known) >= MOST_FORMS:
+                self._known.clear()
+            known = self._known[batch] = _stepper(cells, batch)
+        return known
+
+
+def _stepper(cells: Iterable[Cell], batch: int) -> Stepper:
+    """Prepare steps of `batch` rows; one without layers refuses everything.
+
+    It has none where cells differ in size, do not compile, draw noise, read more than x, start from states or give
+    outputs of their own making, or have weights that are computed.
+    """
+    first = next(iter(cells))
+    simple = 0 < batch <= MOST_ROWS and all(_is_simple(cell, first) for cell in cells)
+    layers = [_layer(cell, batch) for cell in cells] if simple else []
+    return Stepper(cells, [] if None in layers else layers, batch)  # type: ignore[arg-type]
+
+
+def _is_simple(cell: Cell, first: Cell) -> bool:
+    kind = type(cell)
+    return (
+        cell.state_sizes == first.state_sizes
+        and not cell.inputs
+        and not (cell.training and cell.noise.draws)
+        and kind.readout is Cell.readout
+        and kind.initial_state is Cell.initial_state
+        and not cell._modules
+    )
+
+
+def _layer(cell: Cell, batch: int) -> _Layer | None:
+    call = Call(cell, cell.weight_ih.new_zeros(batch, 1, cell.input_size))
+    if compiled.refuses(call) is not None:
+        return None
+    found = compiled.traced_of(call)
+    assert not isinstance(found, UntraceableError)
+    traced, native = found
+    vectors, matrices = _parameters(cell, traced, traced.vectors), _parameters(cell, traced, traced.matrices)
+    if vectors is None or matrices is None:
+        return None
+    loop, rows = native.brief, Batch.of(batch, 1, None)
+    form = loop.form(batch, 1, 1, 1)
+    names = loop.kernel.slots
+    slots = {name: slot for slot, name in enumerate(names)}
+    numbers = form.numbers[:]
+    numbers[form.order], numbers[form.active] = rows.order.data_ptr(), rows.active.data_ptr()
+    widths = {("step", "x"): cell.input_size, ("out", 0): cell.state_sizes[0]}
+    for index, size in enumerate(cell.state_sizes):
+        widths |= {("initial", index): size, ("final", index): size}
+    for name, width in widths.items():
+        numbers[slots["row_stride", *name]] = width
+    first = names[: loop.kernel.changing]
+    for slot, number in form.strides:
+        owner, parameter = matrices[number]
+        numbers[slot] = owner[parameter].shape[1]
+    read = [vectors[name[2]] for name in first if name[:2] == ("buffer", "shared")]
+    multiplied = [matrices[name[1]] for name in first if name[0] == "matrix"]
+    return _Layer(
+        kernel=threads.function(loop.entry),
+        numbers=numbers,
+        write=Struct(f"{len(first)}q").pack_into,
+        size=form.size,
+        scratch=slots["scratch",],
+        parameters=read + multiplied,
+        rows=rows,
+    )
+
+
+def _parameters(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Parameter] | None:
+    """Return where parameters are found, in their module and by name; None where one is computed or not dense."""
+    owners, found = modules(cell), []
+    for entry in traced.hoisted.entries:
+        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
+            return None
+        owner, name = owners[entry.place[0]]._parameters, entry.place[1]
+        value = owner.get(name)
+        if value is None or not value.is_contiguous():
+            return None
+        found.append((owner, name))
+    return [found[number] for number in numbers]

@@ -1,0 +1,71 @@
+"""A layer on a stream: one step at a time, the state kept where it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tidegate.compile.stepping import Argument, Stepper
+from tidegate.nn.states import StackState, each_tensor
+
+if TYPE_CHECKING:
+    from tidegate.nn.recurrent import Recurrent
+
+
+class Stream:
+    """Run a layer step by step without gradients: `y = stream(x)`, `x` [B, I], `y` [B, O].
+
+    The stream has the state, [layers, B, H] as the layer's, and every step overwrites it; `y` is the caller's own.
+    A stream of steps gives what the whole sequence gives, to rounding, with the weights as they are at each step; the
+    layer may train on meanwhile. One stream is for one thread at a time. Errors are those of `Recurrent.step`.
+    """
+
+    def __init__(self, layer: Recurrent, state: StackState) -> None:
+        self._layer = layer
+        self._state = each_tensor(lambda s: s.detach().clone(), state)
+        self._begun = self.state
+        self._tensors = _tensors(self._state)
+        self._places = [s.data_ptr() for s in self._tensors]
+        self._ready: Stepper | None = None
+        self._arguments: list[Argument] = []
+        self._prepare()
+
+    @property
+    def state(self) -> StackState:
+        """A copy of the state as it is now."""
+        return each_tensor(torch.clone, self._state)
+
+    def reset(self) -> None:
+        """Return to the state that the stream began with."""
+        self._take(self._begun)
+
+    def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
+        """Take one step; return the output."""
+        ready = self._ready
+        if ready is not None and not inputs:
+            done = ready.advance(x, self._arguments, self._places, self._places)
+            if done is not None:
+                return done
+        with torch.no_grad():
+            y, state = self._layer.step(x, self._state, **inputs)
+            self._take(state)
+        self._prepare()
+        return y
+
+    def _prepare(self) -> None:
+        """Keep compiled steps at hand where the layer has them for a state like this."""
+        ready = self._layer._compiled_steps(self._tensors[0].shape[-2])
+        if ready is not None and not all(ready.fits(tensor, index) for index, tensor in enumerate(self._tensors)):
+            ready = None
+        if ready is not self._ready:
+            self._ready, self._arguments = ready, [] if ready is None else ready.arguments()
+
+    def _take(self, state: StackState) -> None:
+        for mine, new in zip(self._tensors, _tensors(state), strict=True):
+            mine.copy_(new)
+
+
+def _tensors(state: StackState) -> list[Tensor]:
+    return [state] if isinstance(state, Tensor) else [t for each in state for t in _tensors(each)]
