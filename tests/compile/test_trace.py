@@ -124,6 +124,24 @@ def test_what_depends_on_parameters_alone_is_hoisted_and_differentiable() -> Non
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_windows_of_parameters_are_hoisted_as_what_they_are() -> None:
+    class Windows(Cell):
+        gates = ("a", "b")
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+            a, b = self.weight_hh.chunk(2)
+            skew = a - b.T
+            bias = torch.tanh(self.bias_hh[3:]) * self.bias_ih[:3]
+            return torch.tanh(x[:, :3] + self.linear(h, skew, bias) + self.linear(h, (a * 2)[:, 1:].T[:, :3].T @ b[:2]))
+
+    cell = Windows(4, 3, dtype=torch.float64)
+    found = []
+    for backend in ("llvm", "reference"):
+        y, _ = unroll(cell, X.double(), backend=backend)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(cell.parameters()))])
+    torch.testing.assert_close(*found)
+
+
 def test_a_plain_attribute_that_changes_is_seen() -> None:
     class Scaled(Cell):
         gates = ("n",)

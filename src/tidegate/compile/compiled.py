@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
-from tidegate.compile import operator
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import REALS
 from tidegate.compile.native import Native
+from tidegate.compile.operator import NATIVES, unroll_as_node, unroll_now
 from tidegate.compile.program import program
-from tidegate.compile.trace import Traced, UntraceableError, trace
+from tidegate.compile.trace import Found, Traced, UntraceableError, modules, trace
 from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
 
@@ -47,14 +49,15 @@ def refuses(call: Call) -> Refusal | None:
         return lambda: (
             f"kernels are compiled for float32 and float64 on the CPU, got {cell.weight_ih.dtype}, {x.device}"
         )
-    if torch.compiler.is_compiling():
-        return lambda: "torch.compile and torch.export follow the reference's loop"
     if torch.is_autocast_enabled("cpu"):
         return lambda: "compiled kernels do not run under autocast"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return lambda: "torch.func's transforms need operations of torch's own"
     if call.every_state:
         return lambda: "the states of every step are kept by the reference"
+    if torch.compiler.is_compiling():
+        node = _node(call)
+        return (lambda: node) if isinstance(node, str) else None
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return lambda: "torch.func's transforms need operations of torch's own"
     found = traced_of(call)
     if isinstance(found, UntraceableError):
         return lambda: f"{found}; instead: {found.hint}"
@@ -63,10 +66,8 @@ def refuses(call: Call) -> Refusal | None:
 
 def unroll(call: Call) -> Run:
     """Run what `reference.unroll` does as one compiled loop; no second derivative."""
-    found = traced_of(call)
-    assert not isinstance(found, UntraceableError)
-    traced, kernels = found
     cell, lengths = call.cell, call.lengths
+    vectors, matrices, names, run = _in_graph(call) if torch.compiler.is_compiling() else _at_once(call)
     dtype = cell.weight_ih.dtype
     x = call.x if lengths is None else zero_padding(call.x, lengths)
     x, batch = x.to(dtype), x.shape[0]
@@ -76,15 +77,13 @@ def unroll(call: Call) -> Run:
     given = call.given.steps
     if lengths is not None:
         given = {name: zero_padding(each, lengths) for name, each in given.items()}
-    values = traced.hoisted.values(cell)
-    first, *after = operator.unroll(
-        kernels,
-        [x, *(given[name] for name in traced.widths if name in given)],
-        [call.given.rows[name] for name in traced.widths if name in call.given.rows],
+    first, *after = run(
+        [x, *(given[name] for name in names if name in given)],
+        [call.given.rows[name] for name in names if name in call.given.rows],
         [_in_rows(s) for s in states],
         [_in_rows(s) for s in fresh] if call.resets is not None else [],
-        [_flat(values[v]) for v in traced.vectors],
-        [_in_rows(values[m]) for m in traced.matrices],
+        [_flat(v) for v in vectors],
+        [_in_rows(m) for m in matrices],
         lengths,
         call.resets,
     )
@@ -92,6 +91,67 @@ def unroll(call: Call) -> Run:
     if lengths is not None and y is not first:
         y = zero_padding(y, lengths)
     return Run(y, tuple(after))
+
+
+Read = tuple[list[Tensor], list[Tensor], Sequence[str], Callable[..., Sequence[Tensor]]]
+"""The vectors and matrices that a kernel reads, the names of all else it reads, and what runs it."""
+
+
+def _at_once(call: Call) -> Read:
+    found = traced_of(call)
+    assert not isinstance(found, UntraceableError)
+    traced, native = found
+    values = traced.hoisted.values(call.cell)
+    vectors, matrices = ([values[number] for number in numbers] for numbers in (traced.vectors, traced.matrices))
+    return vectors, matrices, list(traced.widths), partial(unroll_now, native)
+
+
+def _in_graph(call: Call) -> Read:
+    node = _node(call)
+    assert not isinstance(node, str)
+    key, names, *places = node
+    owners = modules(call.cell)
+    vectors, matrices = ([getattr(owners[number], name) for number, name in each] for each in places)
+    return vectors, matrices, names, partial(unroll_as_node, key)
+
+
+Places = tuple[tuple[int, str], ...]
+Node = tuple[str, tuple[str, ...], Places, Places]
+"""A kernel's key, the names of what it reads beside weights, and where in a cell its vectors and matrices are found."""
+
+_IN_GRAPHS: dict[str, Native] = {}
+"""Kernels that a compiled or exported graph may call, for as long as the process lives."""
+
+
+def _node(call: Call) -> Node | str:
+    """Return the kernel that a graph of torch's compiler calls for this cell, or why it has none."""
+    cell, given = call.cell, call.given
+    rows, steps = (tuple((name, width) for name, (width, _) in masks.items()) for masks in cell.masks())
+    rows += tuple((name, each.shape[-1]) for name, each in given.rows.items() if name not in dict(rows))
+    steps = tuple((name, each.shape[-1]) for name, each in given.steps.items() if name not in dict(steps)) + steps
+    return _constant_node(cell, cell.changes, rows, steps)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_node(
+    cell: Cell,
+    changes: int,  # noqa: ARG001
+    rows: tuple[tuple[str, int], ...],
+    steps: tuple[tuple[str, int], ...],
+) -> Node | str:
+    """Return what `_node` does; the compiler asks again when `changes`, or a width, is another."""
+    found = _traced_as(cell, dict(rows), dict(steps), None)
+    if isinstance(found, UntraceableError):
+        return f"{found}; instead: {found.hint}"
+    traced, native = found
+    places = []
+    for entry in traced.hoisted.entries:
+        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
+            return "in graphs of torch's compiler, weights that are computed from parameters take the reference's loop"
+        places.append(entry.place)
+    _IN_GRAPHS[native.key] = native
+    vectors, matrices = (tuple(places[n] for n in numbers) for numbers in (traced.vectors, traced.matrices))
+    return native.key, tuple(traced.widths), vectors, matrices
 
 
 def warn_of_the_loop(call: Call) -> None:
@@ -125,25 +185,32 @@ def traced_of(call: Call) -> Result:
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
     steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
     rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
-    key = (dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
-    if key not in known.traces:
-        known.traces[key] = _new_trace(call, rows, steps)
+    found = _traced_as(cell, rows, steps, call)
     if plain:
-        known.last = (cell.changes, dtype, known.traces[key])
+        known.last = (cell.changes, dtype, found)
+    return found
+
+
+def _traced_as(cell: Cell, rows: dict[str, int], steps: dict[str, int], call: Call | None) -> Result:
+    """Return the cell's trace that reads `rows` and `steps` beside x, by name and width."""
+    known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
+    key = (cell.weight_ih.dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
+    if key not in known.traces:
+        known.traces[key] = _new_trace(cell, rows, steps, call)
     return known.traces[key]
 
 
-def _new_trace(call: Call, rows: dict[str, int], steps: dict[str, int]) -> Result:
-    cell = call.cell
+def _new_trace(cell: Cell, rows: dict[str, int], steps: dict[str, int], call: Call | None) -> Result:
     try:
         traced = trace(cell, rows, steps)
     except UntraceableError as error:
         return error
     except ShapeError:
-        _take_one_step(call)
+        if call is not None:
+            _take_one_step(call)
         raise
     native = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
-    operator.NATIVES[native.key] = native
+    NATIVES[native.key] = native
     return traced, native
 
 

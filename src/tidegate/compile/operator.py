@@ -27,7 +27,7 @@ _LIBRARY.define(
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def unroll(
+def unroll_now(
     native: Native, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors,
     matrices: Tensors, lengths: Tensor | None, resets: Tensor | None,
 ) -> Sequence[Tensor]:  # fmt: skip
@@ -40,6 +40,18 @@ def unroll(
     steps = [x.transpose(0, 1).contiguous() for x in steps]
     groups = (steps, rows, states, fresh, vectors, matrices)
     outputs, *final = _run(native, groups, lengths, resets)
+    return [outputs.transpose(0, 1), *final]
+
+
+def unroll_as_node(
+    key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
+    lengths: Tensor | None, resets: Tensor | None,
+) -> Sequence[Tensor]:  # fmt: skip
+    """Do what `unroll_now` does through torch's dispatcher, so that a graph has it as one node."""
+    steps = [x.transpose(0, 1).contiguous() for x in steps]
+    outputs, *final, _ = torch.ops.tidegate.unroll(
+        key, steps, rows, states, fresh, vectors, matrices, lengths, resets, False
+    )
     return [outputs.transpose(0, 1), *final]
 
 

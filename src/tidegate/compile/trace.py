@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tidegate.cells.base import Cell
@@ -43,6 +43,16 @@ class Shared:
     column: int = 0
     turned: bool = False
     shape: tuple[int, ...] = ()
+
+    def cut(self, base: Tensor) -> Tensor:
+        """Return the window of `base` that this is."""
+        if base.dim() == 1:
+            return base[self.row : self.row + self.shape[0]]
+        if base.dim() != 2:
+            return base
+        height, width = self.shape[::-1] if self.turned else self.shape
+        window = base[self.row : self.row + height, self.column : self.column + width]
+        return window.t() if self.turned else window
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,9 @@ class Hoisted:
                 found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
                 continue
             args, kwargs = tree_map(
-                lambda a: found[a.base] if isinstance(a, Shared) else a, (entry.args, entry.kwargs), is_leaf=_is_value
+                lambda a: a.cut(found[a.base]) if isinstance(a, Shared) else a,
+                (entry.args, entry.kwargs),
+                is_leaf=_is_value,
             )
             result = entry.function(*args, **kwargs)
             found.extend(result if isinstance(result, tuple | list) else [result])
@@ -124,8 +136,14 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
 
     Raises `UntraceableError` where something in the step cannot be compiled.
     """
-    like = cell.weight_ih.detach()
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+    like = cell.weight_ih
+    with (
+        _disable_current_modes(),
+        torch._C.DisableTorchFunction(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(like.device.type, enabled=False),
+    ):
         extra = {name: like.new_ones(ROWS, width) for name, width in {**steps, **rows}.items()}
         x = like.new_ones(ROWS, cell.input_size)
         states = tuple(like.new_full((ROWS, size), 0.5) for size in cell.state_sizes)
@@ -191,6 +209,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UntraceableError(f"step draws random numbers ({name})", self._where(), hint)
         values = tree_map(lambda a: self._value(a) if isinstance(a, Tensor) else a, (args, kwargs or {}))
         result = function(*args, **(kwargs or {}))
+        if not isinstance(result, Tensor | tuple | list):  # a device, a size: nothing that is computed
+            return result
         if any(isinstance(v, Row | UntraceableError) for v in _leaves(values)):
             self._record(name, function, values, result)
         else:

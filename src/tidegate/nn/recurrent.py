@@ -42,8 +42,8 @@ class Recurrent(nn.Module):
     still, and what `x` holds does not matter. `resets`, booleans laid out as x's first two axes: the state
     before that step is the initial one; the backward direction breaks at the same places.
 
-    Outputs and states have the weights' dtype, under autocast too. `torch.compile` and `torch.export` take the
-    reference's loop, unrolled over T, and do not look at the values of `lengths`.
+    Outputs and states have the weights' dtype, under autocast too. `torch.compile` and `torch.export` keep
+    a compiled cell as one node, take the reference's loop for others, and do not look at the values of `lengths`.
 
     A cell that reads more than x (`Cell.inputs`, as `elapsed`) is given it by name, laid out as x; every layer
     reads the same.
