@@ -30,15 +30,15 @@ Parameter = tuple[Mapping[str, Any], str]
 _address, _is_dense = Tensor.data_ptr, Tensor.is_contiguous
 _is_dispatched = torch._C._len_torch_dispatch_stack
 _is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorch.peek_interpreter_stack
-_is_compiling, _DENSE = torch.compiler.is_compiling, torch.contiguous_format
+_is_compiling = torch.compiler.is_compiling
 
 
 @dataclass(frozen=True)
 class _Layer:
     """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
 
-    That is: two counters, input, output, states before and after, the parameters. `rows` is kept for the memory that
-    the numbers point to.
+    That is: two counters, input, output, states before and after, the parameters, `vectors` of them before
+    the matrices. `rows` is kept for the memory that the numbers point to.
     """
 
     kernel: Callable[[int], None]
@@ -47,6 +47,7 @@ class _Layer:
     size: int
     scratch: int
     parameters: list[Parameter]
+    vectors: int
     rows: Batch
 
 
@@ -70,42 +71,44 @@ class Stepper:
     def __init__(self, cells: Iterable[Cell], layers: Sequence[_Layer], batch: int) -> None:
         self._cells = cells
         self._seen = [(cell, cell.changes, _as_lent(cell)) for cell in cells]
-        first = self._seen[0][0]
+        self._same_cells = list(cells)
+        first = self._same_cells[0]
         self.dtype = first.weight_ih.dtype
         self._shape = torch.Size((batch, first.input_size)) if layers else None
-        self._begin = [torch.zeros(len(self._seen), batch, size, dtype=self.dtype) for size in first.state_sizes]
+        self._shapes = [torch.Size((len(self._seen), batch, size)) for size in first.state_sizes]
+        self._begin = [torch.zeros(shape, dtype=self.dtype) for shape in self._shapes]
         self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype)
         self._layers = layers
         self._owners = [owner for layer in layers for owner, _ in layer.parameters]
         self._names = [name for layer in layers for _, name in layer.parameters]
+        self._vectors = layers[0].vectors if len(layers) == 1 else 0
         self._addresses: list[int] = []
         self._offsets = [batch * size * self.dtype.itemsize for size in first.state_sizes]
         self._free: list[list[Argument]] = []
 
     def holds(self) -> bool:
         """Whether the layer has the same cells, and nothing of them was set anew."""
-        now = [(cell, cell.changes) for cell in self._cells]
-        return now == [seen[:2] for seen in self._seen] and all(lent is None or lent() for *_, lent in self._seen)
+        same = all(cell.changes == changes and (lent is None or lent()) for cell, changes, lent in self._seen)
+        return same and list(self._cells) == self._same_cells
 
-    def fits(self, state: Tensor, index: int) -> bool:
-        """Whether this is a plain tensor [layers, B, ·], dense, for the state of this number."""
-        return (
-            type(state) is Tensor
-            and state.shape == self._begin[index].shape
-            and state.dtype is self.dtype
-            and state.is_cpu
-            and state.is_contiguous()
-        )
+    def fits(self, states: Sequence[Tensor]) -> bool:
+        """Whether these are plain tensors [layers, B, ·], dense, one for each state."""
+        shapes = self._shapes
+        if len(states) != len(shapes):
+            return False
+        for index, state in enumerate(states):
+            if type(state) is not Tensor or state.shape != shapes[index] or state.dtype is not self.dtype:
+                return False
+            if not (state.is_contiguous() and state.is_cpu):
+                return False
+        return True
 
     def step(self, x: Tensor, state: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
         before = self._begin if state is None else [state] if type(state) is Tensor else state
-        if len(before) != len(self._begin):
+        if not self.fits(before):
             return None
-        for index, tensor in enumerate(before):
-            if tensor is not self._begin[index] and not self.fits(tensor, index):
-                return None
-        after = [torch.empty_like(each, memory_format=_DENSE) for each in self._begin]
+        after = list(map(torch.empty_like, self._begin))
         arguments = self._free.pop() if self._free else self.arguments()
         y = self.advance(x, arguments, list(map(_address, before)), list(map(_address, after)))
         self._free.append(arguments)
@@ -125,15 +128,17 @@ class Stepper:
             return None
         if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
             return None
-        for (cell, changes, lent), now in zip(self._seen, self._cells, strict=False):
-            if cell is not now or cell.changes != changes or (lent and not lent()):
+        for cell, changes, lent in self._seen:
+            if cell.changes != changes or (lent and not lent()):
                 return None
         parameters = list(map(getitem, self._owners, self._names))
         addresses = list(map(_address, parameters))
-        if not (x.is_cpu and x.is_contiguous() and all(map(_is_dense, parameters))):
+        # What was turned lies where it was; all else that is not dense has another address.
+        dense = all(map(_is_dense, parameters[self._vectors :]))
+        if not (dense and x.is_cpu and x.is_contiguous() and list(self._cells) == self._same_cells):
             return None
         if addresses != self._addresses:
-            if not all(p.is_cpu and p.dtype is self.dtype for p in parameters):
+            if not all(p.is_cpu and p.is_contiguous() and p.dtype is self.dtype for p in parameters):
                 return None
             self._addresses = addresses
         y = torch.empty_like(self._out)
@@ -256,6 +261,7 @@ def _layer(cell: Cell, batch: int) -> _Layer | None:
         size=form.size,
         scratch=slots["scratch",],
         parameters=read + multiplied,
+        vectors=len(read),
         rows=rows,
     )
 

@@ -57,7 +57,7 @@ class Stream:
     def _prepare(self) -> None:
         """Keep compiled steps at hand where the layer has them for a state like this."""
         ready = self._layer._compiled_steps(self._tensors[0].shape[-2])
-        if ready is not None and not all(ready.fits(tensor, index) for index, tensor in enumerate(self._tensors)):
+        if ready is not None and not ready.fits(self._tensors):
             ready = None
         if ready is not self._ready:
             self._ready, self._arguments = ready, [] if ready is None else ready.arguments()
