@@ -188,6 +188,9 @@ class Cell(Pieces):
         return None if self._lent is None else self._lent[0]
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__.get("_parameters")
+        if own is not None and name in own:
+            return own[name]
         lent = self.__dict__.get("_lent")
         if lent is not None and name in lent[1]:
             return getattr(lent[0], lent[1][name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -72,7 +72,7 @@ def unroll(call: Call) -> Run:
     x = call.x if lengths is None else zero_padding(call.x, lengths)
     x, batch = x.to(dtype), x.shape[0]
     needs_fresh = call.states is None or call.resets is not None
-    fresh = cell.unpack(cell.initial_state(batch, device=x.device)) if needs_fresh else ()
+    fresh = _initial(cell, batch, dtype) if needs_fresh else ()
     states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
     given = call.given.steps
     if lengths is not None:
@@ -165,6 +165,20 @@ def warn_of_the_loop(call: Call) -> None:
             f"{kind.__name__} runs step by step in Python, which is slow: {reasons[0]}; instead: {reasons[0].hint}",
             stacklevel=2,
         )
+
+
+def _initial(cell: Cell, batch: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return the initial states, which kernels only read: zeros, made once, where the cell has none of its own."""
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    if watched or type(cell).initial_state is not Cell.initial_state:
+        return cell.unpack(cell.initial_state(batch))
+    return _zeros(batch, cell.state_sizes, dtype)
+
+
+@lru_cache(maxsize=64)
+def _zeros(batch: int, sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    with torch.inference_mode(False):
+        return tuple(torch.zeros(batch, size, dtype=dtype) for size in sizes)
 
 
 def _flat(x: Tensor) -> Tensor:

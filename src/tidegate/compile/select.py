@@ -143,9 +143,12 @@ def check_inputs(cell: Cell, x: Tensor, inputs: Mapping[str, Tensor]) -> Given:
     return Given({}, steps)
 
 
-def run(call: Call, backend: str) -> Run:
-    """Run a call that is known to fit, on the backend named or chosen, with noise drawn now."""
-    name = choose(call) if backend == "auto" else backend
+def run(call: Call, backend: str, choice: str | None = None) -> Run:
+    """Run a call that is known to fit, on the backend named or chosen, with noise drawn now.
+
+    `choice` is what `choose` gives for it, where that is known already.
+    """
+    name = (choice or choose(call)) if backend == "auto" else backend
     chosen = BACKENDS[name]
     reason = None if backend == "auto" else chosen.refuses(call)
     if reason is not None:
@@ -173,13 +176,15 @@ def run_stack(
     resets: Tensor | None,
     backend: str,
 ) -> tuple[Tensor, State] | None:
-    """Run a stack with nothing but dropout between its layers in one call, or return None where none can.
+    """Run a stack with nothing but dropout between its layers in one call of `backend`, or return None if it cannot.
 
     It is what `run` computes, cell by cell; every state of the answer is [layers·directions, B, H].
     """
+    chosen = BACKENDS[backend]
+    if chosen.unroll_stack is None:
+        return None
     calls = [Call(cell, x, lengths=lengths, resets=resets) for cell in cells]
-    chosen = BACKENDS[choose(calls[0]) if backend == "auto" else backend]
-    if chosen.unroll_stack is None or any(chosen.refuses(call) for call in calls):
+    if any(chosen.refuses(call) for call in calls):
         return None
     return chosen.unroll_stack(cells, shape, x, states, lengths)
 

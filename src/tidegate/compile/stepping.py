@@ -105,7 +105,8 @@ class Stepper:
 
     def step(self, x: Tensor, state: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
-        before = self._begin if state is None else [state] if type(state) is Tensor else state
+        given = self._begin if state is None else state
+        before: Sequence[Tensor] = [given] if type(given) is Tensor else given  # type: ignore[assignment]
         if not self.fits(before):
             return None
         after = list(map(torch.empty_like, self._begin))

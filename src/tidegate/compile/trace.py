@@ -87,7 +87,7 @@ class Hoisted:
     def values(self, cell: Cell) -> list[Tensor]:
         """Compute every value from the parameters as they are now, differentiably."""
         found: list[Tensor] = []
-        owners = [cell] if cell.owner is None and not cell._modules else modules(cell)
+        owners: list[Module] = [cell] if cell.owner is None and not cell._modules else modules(cell)
         for entry in self.entries:
             if isinstance(entry, Found):
                 place = entry.place

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from tidegate.cells.base import Cell, State, check_size
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call
-from tidegate.compile.select import BACKENDS, check_inputs, run, run_stack
+from tidegate.compile.select import BACKENDS, check_inputs, choose, run, run_stack
 from tidegate.compile.stepping import Stepper, Steppers
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import check_input, read_lengths, turned
@@ -199,9 +199,13 @@ class Recurrent(nn.Module):
         cells = self._cells
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
         given = check_inputs(cells[0], x, inputs)
+        choice = None
         if type(self.connection) is Plain and self.norms is None and not inputs and not self.recompute:
+            choice = (
+                choose(Call(cells[0], x, lengths=lengths, resets=resets)) if self.backend == "auto" else self.backend
+            )
             shape = Shape(self.layers, self.dropout, self.training, self.bidirectional)
-            whole = run_stack(cells, shape, x, before, lengths, resets, self.backend)
+            whole = run_stack(cells, shape, x, before, lengths, resets, choice)
             if whole is not None:
                 return whole
         if lengths is not None:
@@ -211,7 +215,7 @@ class Recurrent(nn.Module):
         def one(layer: int, read: Tensor) -> Tensor:
             first = layer * self.directions
             call = Call(cells[first], read, before[first], lengths, resets, given, recompute=self.recompute)
-            done = run(call, self.backend)
+            done = run(call, self.backend, None if layer else choice)
             after.append(call.cell.pack(done.states))
             if not self.bidirectional:
                 return done.outputs
