@@ -11,6 +11,7 @@ from tidegate.cells import GRU, LSTM
 from tidegate.compile import operator
 from tidegate.compile.select import BACKENDS, unroll
 from tidegate.errors import BackendError
+from tidegate.nn import Recurrent
 
 
 def test_second_derivative_names_the_backend_that_has_it() -> None:
@@ -19,6 +20,15 @@ def test_second_derivative_names_the_backend_that_has_it() -> None:
     (g,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(BackendError, match="backend='reference'"):
         torch.autograd.grad(g.square().sum(), x)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_second_derivative_of_the_first_state_alone_too(recompute: bool) -> None:
+    layer = Recurrent(GRU(4, 3), backend="llvm", recompute=recompute).requires_grad_(False)
+    state = torch.randn(1, 2, 3, requires_grad=True)
+    (g,) = torch.autograd.grad(layer(torch.randn(2, 9, 4), state)[0].sum(), state, create_graph=True)
+    with pytest.raises(BackendError, match="backend='reference'"):
+        torch.autograd.grad(g.sum() + state.square().sum(), state)
 
 
 def test_fake_tensors_have_the_shapes_of_real_ones() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tidegate import nn as tnn
 from tidegate.cells import LSTM, Cell
+from tidegate.compile import compiled
 from tidegate.compile.graph import reachable
 from tidegate.compile.select import unroll
 from tidegate.compile.trace import trace
@@ -142,6 +143,31 @@ def test_windows_of_parameters_are_hoisted_as_what_they_are() -> None:
     torch.testing.assert_close(*found)
 
 
+def test_a_buffer_of_another_dtype_is_read_as_what_it_is() -> None:
+    class Decays(Cell):
+        gates = ("n",)
+
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.register_buffer("rate", torch.linspace(-1, 1, self.hidden_size, dtype=torch.float64))
+            self.register_buffer("count", torch.arange(self.hidden_size))
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+            (n,) = self.gate(x, h)
+            return h * torch.sigmoid(self.rate) + torch.tanh(n + self.count)
+
+    cell = Decays(4, 3)
+    torch.testing.assert_close(unroll(cell, X, backend="llvm")[0], unroll(cell, X, backend="reference")[0])
+
+
+def test_training_and_evaluating_in_turns_traces_once_each() -> None:
+    cell = LSTM(4, 3)
+    for _ in range(4):
+        for mode in (True, False):
+            unroll(cell.train(mode), X, backend="llvm")
+    assert len(compiled._TRACED[cell].traces) <= 2
+
+
 def test_a_plain_attribute_that_changes_is_seen() -> None:
     class Scaled(Cell):
         gates = ("n",)
@@ -155,6 +181,8 @@ def test_a_plain_attribute_that_changes_is_seen() -> None:
     for scale in (1.0, 0.5):
         cell.scale = scale
         torch.testing.assert_close(unroll(cell, X, backend="llvm")[0], unroll(cell, X, backend="reference")[0])
+    del cell.scale
+    torch.testing.assert_close(unroll(cell, X, backend="llvm")[0], unroll(cell, X, backend="reference")[0])
 
 
 class Timed(Cell):

@@ -106,6 +106,47 @@ def test_weights_that_may_differ_the_second_time_are_refused() -> None:
         torch.func.functional_call(whole, {n: p * 2 for n, p in whole.named_parameters()}, (torch.randn(1, 9, 5),))
 
 
+class Dropping(GRU):
+    """A cell that draws in its step: it takes the reference's loop."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return nn.functional.dropout(super().step(x, h), 0.5, self.training)
+
+
+@pytest.mark.filterwarnings("ignore:Dropping runs step by step")
+@pytest.mark.parametrize("cell", [Dropping(5, 4), GRU(5, 4, zoneout=0.5)], ids=["drawn in the step", "zoneout"])
+def test_the_second_run_is_as_the_first_whatever_came_between(cell: Cell) -> None:
+    layer = Recurrent(cell)
+    x, found = torch.randn(BATCH, STEPS, 5), []
+    for recompute in (True, False):
+        layer.recompute = recompute
+        layer.train()
+        torch.manual_seed(3)
+        y, _ = layer(x)
+        if recompute:
+            layer.eval()
+            torch.rand(7)
+        found.append(torch.autograd.grad(y.square().sum(), list(layer.parameters())))
+        assert layer.training is not recompute
+    torch.testing.assert_close(*found)
+
+
+def test_other_weights_at_the_second_run_are_refused() -> None:
+    layer = Recurrent(GRU(5, 4), recompute=True)
+    weights = {name: nn.Parameter(2 * value.detach()) for name, value in layer.named_parameters()}
+    y, _ = torch.func.functional_call(layer, weights, (torch.randn(1, 9, 5),))
+    with pytest.raises(BackendError, match="functional_call"):
+        y.sum().backward()
+
+
+def test_a_parameter_that_takes_no_part_has_no_gradient() -> None:
+    cell = GRU(5, 4)
+    cell.unused = nn.Parameter(torch.zeros(3))
+    Recurrent(cell, recompute=True)(torch.randn(1, 9, 5))[0].sum().backward()
+    assert cell.unused.grad is None
+    assert cell.weight_hh.grad is not None
+
+
 def test_weights_changed_before_the_gradient_are_noticed() -> None:
     layer = Recurrent(GRU(5, 4), recompute=True)
     y, _ = layer(torch.randn(1, 9, 5))

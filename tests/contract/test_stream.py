@@ -215,6 +215,63 @@ def test_what_follows_torchs_operations_is_not_passed_by() -> None:
 
 
 @torch.no_grad()
+def test_steps_inside_a_graph_take_the_layers_own_node_and_leave_nothing_behind() -> None:
+    class Stepping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = Recurrent(GRU(5, 8)).eval()
+
+        def forward(self, x: Tensor, state: Tensor) -> Tensor:
+            return self.layer.step(x, state)[0]
+
+    module, x, state = Stepping(), torch.randn(1, 5), torch.randn(1, 1, 8)
+    exported = torch.export.export(module, (x, state), strict=False).module()
+    expected = module(x, state)
+    torch.testing.assert_close(exported(x, state), expected)
+    torch.testing.assert_close(torch.compile(module, backend="aot_eager", fullgraph=True)(x, state), expected)
+    with torch.device("meta"):
+        torch.testing.assert_close(module(x, state), expected)
+
+
+@torch.no_grad()
+def test_weights_that_kernels_cannot_read_are_refused_and_not_read() -> None:
+    layer = Recurrent(GRU(5, 64)).eval()
+    x = torch.randn(1, 5)
+    stream = layer.stream()
+    stream(x)
+    kept = layer.cells[0].weight_hh.data
+    for other in (torch.zeros(2, 2), kept.to("meta")):
+        layer.cells[0].weight_hh = nn.Parameter(other)
+        for run in (lambda: layer.step(x), lambda: stream(x), lambda: layer(x[:, None])):
+            with pytest.raises(ShapeError, match="weights on the CPU"):
+                run()
+    layer.cells[0].weight_hh = nn.Parameter(kept)
+    bias = layer.cells[0].bias_ih
+    bias.data = bias.data[:1].expand(192)
+    torch.testing.assert_close(layer.step(x)[0], whole(layer, x[:, None])[0][:, 0])
+    torch.testing.assert_close(layer.step(torch._neg_view(x))[0], layer.step(-x)[0])
+
+
+@torch.no_grad()
+def test_a_stream_is_copied_and_pickled_with_its_state() -> None:
+    layer = Recurrent(LSTM(5, 8)).eval()
+    x = torch.randn(1, 5)
+    stream = layer.stream()
+    stream(x)
+    others = [copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))]
+    expected = stream(x)
+    for other in others:
+        torch.testing.assert_close(other(x), expected)
+        torch.testing.assert_close(other.state, stream.state)
+    stream(x)
+    assert not torch.equal(others[0].state[0], stream.state[0])
+    with torch.inference_mode():
+        stream = layer.stream(MOST_ROWS + 1)
+    stream.reset()
+    stream(torch.randn(MOST_ROWS + 1, 5))
+
+
+@torch.no_grad()
 def test_threads_may_step_one_layer_at_once() -> None:
     layer = Recurrent(LSTM(16, 32), layers=2).eval()
     xs = torch.randn(4, 200, 1, 16)
@@ -263,3 +320,7 @@ def test_what_does_not_fit_is_told() -> None:
         layer.stream()(torch.zeros(1, 4))
     with torch.no_grad(), pytest.raises(ShapeError, match="state h"):
         layer.step(torch.zeros(1, 5), torch.zeros(1, 2, 8))
+    with torch.no_grad(), pytest.raises(ShapeError, match="on meta"):
+        layer.step(torch.zeros(1, 5), torch.zeros(1, 1, 8, device="meta"))
+    with torch.no_grad(), pytest.raises(ShapeError, match="got list"):
+        layer.step([1.0] * 5)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
 from tidegate.cells.noise import NOTHING, Given, Noise, Rate, draw, rates
+from tidegate.cells.options import check_size
 from tidegate.cells.pieces import Pieces
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
@@ -54,7 +55,7 @@ class Cell(Pieces):
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _lent: tuple[nn.Module, dict[str, str]] | None = None
     changes = 0
-    """How often an attribute of the cell was set: what was known of it holds while this stays the same."""
+    """How often an attribute of the cell, `training` apart, was set or deleted, or its parameters converted."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         cell = super().__new__(cls)
@@ -198,6 +199,11 @@ class Cell(Pieces):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
+        if name != "training":
+            self.__dict__["changes"] = self.changes + 1
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
         self.__dict__["changes"] = self.changes + 1
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -367,30 +373,6 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
     return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-
-
-def check_size(owner: object, name: str, size: object) -> int:
-    """Return `size`, or raise `ConfigError` unless it is a positive integer."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ConfigError(
-            f"building {type(owner).__name__}",
-            expected=f"{name} to be a positive integer",
-            got=f"{size!r} ({type(size).__name__})",
-            hint=f"{name}=64",
-        )
-    return size
-
-
-def choice(owner: object, name: str, given: str, known: tuple[str, ...]) -> str:
-    """Return `given`, or raise `ConfigError` unless it is one of `known`."""
-    if given not in known:
-        raise ConfigError(
-            f"building {type(owner).__name__}",
-            expected=f"{name} to be one of {', '.join(map(repr, known))}",
-            got=repr(given),
-            hint=f"{name}={known[0]!r}",
-        )
-    return given
 
 
 CELLS: Registry[type[Cell]] = Registry("cell")

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, sigmoid, tanh
 
-from tidegate.cells.base import CELLS, Cell, choice
+from tidegate.cells.base import CELLS, Cell
+from tidegate.cells.options import choice
 
 
 @CELLS.add("lstm_cifg")

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tidegate.cells.base import CELLS, Cell, check_size
+from tidegate.cells.base import CELLS, Cell
+from tidegate.cells.options import check_size
 from tidegate.errors import ConfigError
 from tidegate.registry import Registry
 

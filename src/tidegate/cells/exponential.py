@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, exp, sigmoid, tanh
 
-from tidegate.cells.base import CELLS, Cell, choice
+from tidegate.cells.base import CELLS, Cell
+from tidegate.cells.options import choice
 
 
 @CELLS.add("slstm")

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, sigmoid, tanh
 
-from tidegate.cells.base import CELLS, Cell, check_size
+from tidegate.cells.base import CELLS, Cell
+from tidegate.cells.options import check_size
 
 
 @CELLS.add("rhn")

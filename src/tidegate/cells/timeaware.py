@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, exp, relu, sigmoid, tanh
 
-from tidegate.cells.base import CELLS, Cell, choice
+from tidegate.cells.base import CELLS, Cell
+from tidegate.cells.options import choice
 from tidegate.errors import ShapeError
 
 

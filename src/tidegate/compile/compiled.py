@@ -28,13 +28,13 @@ Result = tuple[Traced, Native] | UntraceableError
 
 @dataclass
 class _Known:
-    """What is known of a cell: its traces by what they depend on, and the one of the last run in evaluation.
+    """What is known of a cell: its traces by what they depend on, and the one of the last run without noise.
 
     That one holds while nothing of the cell was set, if it has no modules within that could change unseen.
     """
 
     traces: dict[Key, Result] = field(default_factory=dict)
-    last: tuple[int, torch.dtype, Result] | None = None
+    last: tuple[int, bool, torch.dtype, Result] | None = None
 
 
 _TRACED: WeakKeyDictionary[Cell, _Known] = WeakKeyDictionary()
@@ -82,8 +82,8 @@ def unroll(call: Call) -> Run:
         [call.given.rows[name] for name in names if name in call.given.rows],
         [_in_rows(s) for s in states],
         [_in_rows(s) for s in fresh] if call.resets is not None else [],
-        [_flat(v) for v in vectors],
-        [_in_rows(m) for m in matrices],
+        [_flat(v.to(dtype)) for v in vectors],
+        [_in_rows(m.to(dtype)) for m in matrices],
         lengths,
         call.resets,
     )
@@ -103,6 +103,14 @@ def _at_once(call: Call) -> Read:
     traced, native = found
     values = traced.hoisted.values(call.cell)
     vectors, matrices = ([values[number] for number in numbers] for numbers in (traced.vectors, traced.matrices))
+    shapes = [v.shape for v in vectors + matrices]
+    if shapes != traced.shapes or not all(v.is_cpu for v in vectors + matrices):
+        raise ShapeError(
+            f"running {type(call.cell).__name__}",
+            expected=f"weights on the CPU of shapes {list(map(list, traced.shapes))}, as when the cell was compiled",
+            got=", ".join(f"{list(v.shape)} on {v.device}" for v in vectors + matrices),
+            hint="build a new cell for other sizes; layer.to('cpu')",
+        )
     return vectors, matrices, list(traced.widths), partial(unroll_now, native)
 
 
@@ -178,7 +186,7 @@ def _initial(cell: Cell, batch: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
 @lru_cache(maxsize=64)
 def _zeros(batch: int, sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
     with torch.inference_mode(False):
-        return tuple(torch.zeros(batch, size, dtype=dtype) for size in sizes)
+        return tuple(torch.zeros(batch, size, dtype=dtype, device="cpu") for size in sizes)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -194,14 +202,14 @@ def traced_of(call: Call) -> Result:
     cell, dtype = call.cell, call.cell.weight_ih.dtype
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
     plain = not (cell._modules or cell.inputs or (cell.training and cell.noise.draws))
-    if plain and known.last is not None and known.last[:2] == (cell.changes, dtype):
-        return known.last[2]
+    if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, dtype):
+        return known.last[3]
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
     steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
     rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
     found = _traced_as(cell, rows, steps, call)
     if plain:
-        known.last = (cell.changes, dtype, found)
+        known.last = (cell.changes, cell.training, dtype, found)
     return found
 
 
@@ -240,4 +248,5 @@ def _take_one_step(call: Call) -> None:
 
 def _plain(cell: Cell) -> Key:
     """Return the plain attributes of the cell and what is in it, which its step may have read while it was traced."""
-    return tuple([v for module in cell.modules() for v in vars(module).values() if type(v) in _PLAIN])
+    found = [item for module in cell.modules() for item in vars(module).items() if type(item[1]) in _PLAIN]
+    return tuple([item for item in found if item[0] != "changes"])

@@ -41,26 +41,26 @@ class Batch:
         if lengths is None:
             return _full(rows, steps)
         longest = torch.sort(lengths, descending=True, stable=True)
-        later = torch.arange(steps + 1)
+        later = torch.arange(steps + 1, device=lengths.device)
         active = rows - torch.searchsorted(longest.values.flip(0).contiguous(), later, right=True)
         return cls(rows, steps, longest.indices, active)
 
 
 @lru_cache(maxsize=64)
 def _full(rows: int, steps: int) -> Batch:
-    active = torch.full((steps + 1,), rows)
+    active = torch.full((steps + 1,), rows, device="cpu")
     active[steps] = 0
-    return Batch(rows, steps, torch.arange(rows), active)
+    return Batch(rows, steps, torch.arange(rows, device="cpu"), active)
 
 
 def blank(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
     """Return memory for a kernel to write; what it does not write is never read, unless it must be `zero`."""
-    return torch.zeros(shape, dtype=dtype) if zero else fresh(shape, dtype)
+    return torch.zeros(shape, dtype=dtype, device="cpu") if zero else fresh(shape, dtype)
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory that may hold anything; tests have it hold NaN."""
-    return torch.empty(shape, dtype=dtype)
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Loop:
         if known is None:
             if len(self._forms) >= MOST_FORMS:
                 self._forms.clear()
-            known = self._forms[key] = self._new_form(rows, steps, items, min(items, several))
+            known = self._forms[key] = self._new_form(rows, steps, items, several if items > 1 else 1)
         return known
 
     def _new_form(self, rows: int, steps: int, items: int, workers: int) -> _Form:

@@ -102,7 +102,7 @@ class Native:
         to_fresh = [blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
         to_vectors = [blank(items, v.shape[0], dtype=dtype, zero=True) for v in vectors]
         if out_gradient is None:
-            out_gradient = torch.zeros(1, dtype=dtype).expand(length, count, program.states[0])
+            out_gradient = torch.zeros(1, dtype=dtype, device="cpu").expand(length, count, program.states[0])
         finals = [
             blank(count, size, dtype=dtype, zero=True) if g is None else g.contiguous()
             for g, size in zip(final_gradients, program.states, strict=True)

@@ -59,7 +59,9 @@ def _run(
     native: Native, groups: tuple[Tensors, ...], lengths: Tensor | None, resets: Tensor | None
 ) -> Sequence[Tensor]:
     tensors = [t for group in groups for t in group]
-    if torch._C._len_torch_dispatch_stack() or any(type(t) not in _PLAIN for t in tensors):
+    if torch._C._len_torch_dispatch_stack() or not all(
+        type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors
+    ):
         found: Sequence[Tensor] = torch.ops.tidegate.unroll(native.key, *groups, lengths, resets, False)
         return found[:-1]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
@@ -90,19 +92,21 @@ class _Unroll(torch.autograd.Function):
         resets: Tensor | None, *tensors: Tensor,
     ) -> Any:  # fmt: skip
         groups = _groups(counts, tensors)
-        steps, rows, _, fresh, vectors, matrices = groups
+        steps, rows, states, fresh, vectors, matrices = groups
         outputs, *final, saved = forward(*groups, lengths, resets, True)
         # The kernels stay as long as a gradient may be asked for, though the cell may be gone.
         ctx.native, ctx.backward, ctx.counts = native, backward, (len(steps), len(rows), len(vectors), len(matrices))
         ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
         flags = [t for t in (lengths, resets) if t is not None]
-        ctx.save_for_backward(*steps, *rows, *vectors, *matrices, saved, *flags)
+        # The states are for a second derivative alone, which is refused whatever it is asked for.
+        ctx.first = len(states) + len(fresh)
+        ctx.save_for_backward(*states, *fresh, *steps, *rows, *vectors, *matrices, saved, *flags)
         ctx.set_materialize_grads(False)
         return outputs, *final
 
     @staticmethod
     def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
-        tensors = list(ctx.saved_tensors)
+        starts, tensors = list(ctx.saved_tensors[: ctx.first]), list(ctx.saved_tensors[ctx.first :])
         resets = tensors.pop() if ctx.has[1] else None
         lengths = tensors.pop() if ctx.has[0] else None
         saved = tensors.pop()
@@ -115,7 +119,7 @@ class _Unroll(torch.autograd.Function):
             return found
 
         given = [t for t in (out_gradient, *final_gradients) if t is not None]
-        found = without_derivative("a compiled kernel", run, [*tensors, *given])
+        found = without_derivative("a compiled kernel", run, [*starts, *tensors, *given])
         to_steps, to_states, to_fresh, to_rest = _groups(
             (len(steps), len(final_gradients), 0 if resets is None else ctx.fresh, len(vectors) + len(matrices)), found
         )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from tidegate.cells.base import Cell
 from tidegate.cells.noise import Given
 from tidegate.compile import pages
 from tidegate.compile.call import Call, Run
 from tidegate.compile.once import without_derivative
-from tidegate.errors import ConfigError
+from tidegate.errors import BackendError, ConfigError
 
 SEGMENT_BYTES = 8 << 20
 """The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones are mostly calls."""
@@ -50,7 +52,8 @@ def _reads_parameters(cell: Cell) -> bool:
 def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
     """Return what `whole(call)` does, and keep 2√T states instead of what every step leaves for its derivative.
 
-    Between two of them, the steps are run a second time when gradients are asked for (Chen et al. 2016, 1604.06174,
+    Between two of them, the steps are run a second time when gradients are asked for, in training or not as the first
+    time and with the same random numbers; nothing else of the cell may have changed (Chen et al. 2016, 1604.06174,
     section 4.1). Differentiable once. Raises `ConfigError` where weights may not be the same the second time.
     """
     cell, x = call.cell, call.x
@@ -68,12 +71,37 @@ def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
 
 def unroll(call: Call, whole: Callable[[Call], Run], states: tuple[Tensor, ...], steps: int) -> Run:
     """Return what `whole(call)` does from `states`, computed `steps` steps at a time. Differentiable once."""
-    owner = call.cell if call.cell.owner is None else call.cell.owner
-    parameters = [p for p in owner.parameters() if p.requires_grad]
+    parameters = [p for p in _parameters(call.cell) if p.requires_grad]
     given = list(call.given.steps.values())
     counts = (1 + len(given), len(states), len(parameters))
     y, *after = _Segments.apply(call, whole, steps, counts, call.x, *given, *states, *parameters)  # type: ignore[no-untyped-call]
     return Run(y, tuple(after))
+
+
+def _parameters(cell: Cell) -> list[Tensor]:
+    owner = cell if cell.owner is None else cell.owner
+    return list(owner.parameters())
+
+
+@contextmanager
+def _again(ctx: Any, place: int) -> Iterator[None]:
+    """Let a segment be run as it was the first time: in training or not, and with the same random numbers."""
+    cell, (numbers, devices, more) = ctx.call.cell, ctx.random[place]
+    training = cell.training
+    with torch.random.fork_rng(devices):
+        torch.set_rng_state(numbers)
+        set_device_states(devices, more)
+        cell.train(ctx.training)
+        try:
+            yield
+        finally:
+            cell.train(training)
+
+
+def _sum(total: Tensor | None, each: Tensor | None) -> Tensor | None:
+    if total is None or each is None:
+        return total if each is None else each.clone()
+    return total.add_(each)
 
 
 def _parts(call: Call, steps: int) -> Iterator[tuple[slice, Call]]:
@@ -102,15 +130,18 @@ class _Segments(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         along, states = tensors[: counts[0]], tensors[counts[0] : counts[0] + counts[1]]
         x, starts = along[0], list[Tensor]()
+        ctx.random, ctx.training = [], call.cell.training
         y = x.new_empty(0)
         for here, part in _parts(call, steps):
             starts.extend(states)
+            ctx.random.append((torch.get_rng_state(), *get_device_states(x)))
             run = whole(_reading(part, [each[:, here] for each in along], states))
             if not here.start:
                 y = pages.empty((*x.shape[:2], run.outputs.shape[2]), run.outputs)
             y[:, here] = run.outputs
             states = run.states
         ctx.call, ctx.whole, ctx.steps, ctx.counts = call, whole, steps, counts
+        ctx.places = [p.data_ptr() for p in _parameters(call.cell)]
         kind = x.device.type
         ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         ctx.save_for_backward(*along, *tensors[len(tensors) - counts[2] :], *starts)
@@ -120,11 +151,19 @@ class _Segments(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *dstates: Tensor) -> Any:
         (reads, count, weights), saved = ctx.counts, ctx.saved_tensors
         along, parameters, starts = saved[:reads], saved[reads : reads + weights], saved[reads + weights :]
+        if [p.data_ptr() for p in _parameters(ctx.call.cell)] != ctx.places:
+            raise BackendError(
+                "taking the gradient of a run with recompute=True",
+                expected="the cell with the weights that it was run with",
+                got="others",
+                hint="take the gradient inside functional_call, or recompute=False",
+            )
         # A gradient that is wanted for every step is written where its segment lies.
         to_along = [pages.empty(each.shape, each) if each.requires_grad else None for each in along]
-        sums, behind = [torch.zeros_like(p) for p in parameters], list(dstates)
+        sums: list[Tensor | None] = [None] * weights
+        behind = list(dstates)
         for place, (here, part) in reversed(list(enumerate(_parts(ctx.call, ctx.steps)))):
-            with torch.enable_grad(), torch.autocast(ctx.autocast[0], *ctx.autocast[1:]):
+            with torch.enable_grad(), torch.autocast(ctx.autocast[0], *ctx.autocast[1:]), _again(ctx, place):
                 read = [each[:, here].detach().requires_grad_(each.requires_grad) for each in along]
                 before = [s.detach().requires_grad_() for s in starts[place * count : (place + 1) * count]]
                 run = ctx.whole(_reading(part, read, before))
@@ -134,13 +173,12 @@ class _Segments(torch.autograd.Function):
                 [*before, *parameters, *wanted],
                 [d for each, d in zip(outputs, [dy[:, here], *behind], strict=True) if each.requires_grad],
                 allow_unused=True,
-                materialize_grads=True,
             )
-            behind = list(found[:count])
-            for total, each in zip(sums, found[count:], strict=False):
-                total += each
+            behind = [torch.zeros_like(b) if g is None else g for b, g in zip(before, found, strict=False)]
+            sums = [_sum(total, each) for total, each in zip(sums, found[count : count + weights], strict=True)]
             kept = [gradient for gradient in to_along if gradient is not None]
             for gradient, each in zip(kept, found[count + weights :], strict=True):
-                gradient[:, here] = each
-        gradients = without_derivative("a run in segments", lambda: (*to_along, *behind, *sums), [*along, *parameters])
+                gradient[:, here] = 0 if each is None else each
+        asked = [*along, *parameters, *starts[:count], dy, *dstates]
+        gradients = without_derivative("a run in segments", lambda: (*to_along, *behind, *sums), asked)
         return (None, None, None, None, *gradients)

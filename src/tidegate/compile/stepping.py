@@ -23,7 +23,7 @@ MOST_ROWS = 32
 """Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
 
 
-Parameter = tuple[Mapping[str, Any], str]
+Place = tuple[Mapping[str, Any], str]
 """A module's parameters, and the name of one."""
 
 # Looked up once, and called for whole lists: a step is so short that more would be felt.
@@ -37,8 +37,8 @@ _is_compiling = torch.compiler.is_compiling
 class _Layer:
     """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
 
-    That is: two counters, input, output, states before and after, the parameters, `vectors` of them before
-    the matrices. `rows` is kept for the memory that the numbers point to.
+    That is: two counters, input, output, states before and after, the parameters. `rows` is kept for
+    the memory that the numbers point to.
     """
 
     kernel: Callable[[int], None]
@@ -46,8 +46,7 @@ class _Layer:
     write: Callable[..., None]
     size: int
     scratch: int
-    parameters: list[Parameter]
-    vectors: int
+    parameters: list[Place]
     rows: Batch
 
 
@@ -61,6 +60,11 @@ class Argument:
         self.address = self.numbers.buffer_info()[0]
 
 
+def is_watched() -> bool:
+    """Whether something follows torch's operations, so that none may be done past it."""
+    return _is_compiling() or _is_dispatched() > 0 or _is_autocast() or _functorch() is not None
+
+
 class Stepper:
     """One step of cells that feed each other, `batch` rows, for as long as nothing of the cells is set anew.
 
@@ -70,25 +74,25 @@ class Stepper:
 
     def __init__(self, cells: Iterable[Cell], layers: Sequence[_Layer], batch: int) -> None:
         self._cells = cells
-        self._seen = [(cell, cell.changes, _as_lent(cell)) for cell in cells]
+        self._seen = [(cell, cell.changes, cell.training, _as_lent(cell)) for cell in cells]
         self._same_cells = list(cells)
         first = self._same_cells[0]
         self.dtype = first.weight_ih.dtype
         self._shape = torch.Size((batch, first.input_size)) if layers else None
         self._shapes = [torch.Size((len(self._seen), batch, size)) for size in first.state_sizes]
-        self._begin = [torch.zeros(shape, dtype=self.dtype) for shape in self._shapes]
-        self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype)
+        self._begin = [torch.zeros(shape, dtype=self.dtype, device="cpu") for shape in self._shapes]
+        self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype, device="cpu")
         self._layers = layers
         self._owners = [owner for layer in layers for owner, _ in layer.parameters]
         self._names = [name for layer in layers for _, name in layer.parameters]
-        self._vectors = layers[0].vectors if len(layers) == 1 else 0
+        self._sizes = [owner[name].shape for layer in layers for owner, name in layer.parameters]
         self._addresses: list[int] = []
         self._offsets = [batch * size * self.dtype.itemsize for size in first.state_sizes]
         self._free: list[list[Argument]] = []
 
     def holds(self) -> bool:
         """Whether the layer has the same cells, and nothing of them was set anew."""
-        same = all(cell.changes == changes and (lent is None or lent()) for cell, changes, lent in self._seen)
+        same = all(c.changes == n and c.training is t and (lent is None or lent()) for c, n, t, lent in self._seen)
         return same and list(self._cells) == self._same_cells
 
     def fits(self, states: Sequence[Tensor]) -> bool:
@@ -115,6 +119,11 @@ class Stepper:
         self._free.append(arguments)
         return None if y is None else (y, after)
 
+    def _suits(self, parameter: Tensor, shape: torch.Size) -> bool:
+        """Whether a parameter that lies elsewhere than before is still what the kernels read."""
+        plain = type(parameter) in (Tensor, torch.nn.Parameter) and not parameter.is_neg()
+        return plain and parameter.is_cpu and parameter.dtype is self.dtype and parameter.shape == shape
+
     def arguments(self) -> list[Argument]:
         """Return what `advance` works with: for one thread at a time."""
         return [Argument(layer) for layer in self._layers]
@@ -125,21 +134,21 @@ class Stepper:
         Return None, and touch nothing, where this cannot be done: something follows torch's operations, `x` is not a
         plain, dense tensor [B, I] of the weights' dtype, the cells are not what they were, or their parameters.
         """
-        if _is_compiling() or _is_dispatched() or _is_autocast() or _functorch() is not None:
+        if is_watched():
             return None
         if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
             return None
-        for cell, changes, lent in self._seen:
-            if cell.changes != changes or (lent and not lent()):
+        for cell, changes, training, lent in self._seen:
+            if cell.changes != changes or cell.training is not training or (lent and not lent()):
                 return None
         parameters = list(map(getitem, self._owners, self._names))
         addresses = list(map(_address, parameters))
-        # What was turned lies where it was; all else that is not dense has another address.
-        dense = all(map(_is_dense, parameters[self._vectors :]))
-        if not (dense and x.is_cpu and x.is_contiguous() and list(self._cells) == self._same_cells):
+        if not all(map(_is_dense, parameters)) or list(self._cells) != self._same_cells:
+            return None
+        if not x.is_contiguous() or x.is_neg() or not x.is_cpu:
             return None
         if addresses != self._addresses:
-            if not all(p.is_cpu and p.is_contiguous() and p.dtype is self.dtype for p in parameters):
+            if not all(map(self._suits, parameters, self._sizes)):
                 return None
             self._addresses = addresses
         y = torch.empty_like(self._out)
@@ -189,7 +198,7 @@ class Steppers:
     ) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Run one step of the cells as `Stepper.step` does."""
         done = None if self._last is None else self._last.step(x, state)
-        if done is None and x.dim() == 2:
+        if done is None and not is_watched() and isinstance(x, Tensor) and x.dim() == 2:
             self._last = self.of(cells(), x.shape[0])
             done = self._last.step(x, state)
         return done
@@ -238,6 +247,9 @@ def _layer(cell: Cell, batch: int) -> _Layer | None:
     vectors, matrices = _parameters(cell, traced, traced.vectors), _parameters(cell, traced, traced.matrices)
     if vectors is None or matrices is None:
         return None
+    values = [owner[name] for owner, name in vectors + matrices]
+    if [v.shape for v in values] != traced.shapes or not all(v.is_cpu for v in values):
+        return None
     loop, rows = native.brief, Batch.of(batch, 1, None)
     form = loop.form(batch, 1, 1, 1)
     names = loop.kernel.slots
@@ -262,12 +274,11 @@ def _layer(cell: Cell, batch: int) -> _Layer | None:
         size=form.size,
         scratch=slots["scratch",],
         parameters=read + multiplied,
-        vectors=len(read),
         rows=rows,
     )
 
 
-def _parameters(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Parameter] | None:
+def _parameters(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Place] | None:
     """Return where parameters are found, in their module and by name; None where one is computed or not dense."""
     owners, found = modules(cell), []
     for entry in traced.hoisted.entries:

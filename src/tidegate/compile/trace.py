@@ -107,7 +107,8 @@ class Hoisted:
 class Traced:
     """One step: the new states as rows, and which hoisted values its `shared` leaves and factors name.
 
-    `widths` are those of x and of all else the step is given, by name: first what changes with the steps.
+    `widths` are those of x and of all else the step is given, by name: first what changes with the steps. `shapes` are
+    those of the values named, vectors first.
     """
 
     graph: Graph
@@ -116,6 +117,7 @@ class Traced:
     vectors: tuple[int, ...]
     matrices: tuple[int, ...]
     widths: dict[str, int]
+    shapes: list[torch.Size]
 
 
 def modules(cell: Cell) -> list[Module]:
@@ -157,9 +159,19 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
             with cell.bound(extra):
                 projected = cell.project(x)
             after = cell.advance(projected, states, extra)
+        values = recorder.hoisted.values(cell)
+    named = (*recorder.vectors, *recorder.matrices)
     pieces = tuple(recorder.state(a) for a in after)
     widths = {"x": x.shape[1], **{name: value.shape[1] for name, value in extra.items()}}
-    return Traced(recorder.graph, pieces, recorder.hoisted, tuple(recorder.vectors), tuple(recorder.matrices), widths)
+    return Traced(
+        recorder.graph,
+        pieces,
+        recorder.hoisted,
+        tuple(recorder.vectors),
+        tuple(recorder.matrices),
+        widths,
+        [values[number].shape for number in named],
+    )
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -17,6 +17,13 @@ from tidegate.shapes import check_lengths, length_mask, reverse_within_lengths
 
 def check_input(x: Tensor, axes: str, size: int, dtype: torch.dtype) -> None:
     """Raise `ShapeError` unless `x` is `[axes, size]` of `dtype`; autocast may have another."""
+    if not isinstance(x, Tensor):
+        raise ShapeError(
+            "running a recurrent layer",
+            expected=f"a tensor of shape [{axes}, {size}]",
+            got=f"{type(x).__name__}",
+            hint=f"torch.as_tensor(x, dtype={dtype})",
+        )
     if x.dim() != axes.count(",") + 2 or x.shape[-1] != size:
         raise ShapeError(
             "running a recurrent layer",
@@ -29,7 +36,7 @@ def check_input(x: Tensor, axes: str, size: int, dtype: torch.dtype) -> None:
             "running a recurrent layer",
             expected=f"input of dtype {dtype}, the weights'",
             got=f"dtype {x.dtype}",
-            hint=f"x.to({dtype}), or layer.to({x.dtype})",
+            hint=f"x.to({dtype})" + (f", or layer.to({x.dtype})" if x.is_floating_point() else ""),
         )
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from tidegate.cells.base import Cell, State, check_size
+from tidegate.cells.base import Cell, State
+from tidegate.cells.options import check_size
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call
 from tidegate.compile.select import BACKENDS, check_inputs, choose, run, run_stack
-from tidegate.compile.stepping import Stepper, Steppers
+from tidegate.compile.stepping import Stepper, Steppers, is_watched
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import check_input, read_lengths, turned
 from tidegate.nn.norms import NORMS
@@ -95,7 +96,7 @@ class Recurrent(nn.Module):
             if new is not None:
                 new.to(cell.weight_ih.device, cell.weight_ih.dtype)
         self.output_size = self.connection.output_size
-        self._is_bare = backend in ("auto", "llvm") and not bidirectional and connects is Plain and norm is None
+        self._is_bare = not bidirectional and connects is Plain and norm is None
         self._steppers = Steppers()
 
     @property
@@ -142,7 +143,7 @@ class Recurrent(nn.Module):
 
         A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional.
         """
-        if self._is_bare and not (inputs or torch.is_grad_enabled() or (self.dropout and self.training)):
+        if not (inputs or torch.is_grad_enabled() or torch.compiler.is_compiling()) and self._steps_compile():
             done = self._steppers.step(self._every_cell, x, state)  # type: ignore[arg-type]
             if done is not None:
                 y, after = done
@@ -164,9 +165,13 @@ class Recurrent(nn.Module):
         part(cells, state, cells[0].weight_ih.new_empty(batch, 1))
         return Stream(self, state)
 
+    def _steps_compile(self) -> bool:
+        """Whether a step is the cells' steps and nothing else, on a backend that compiles them."""
+        return self._is_bare and self.backend in ("auto", "llvm") and not (self.dropout and self.training)
+
     def _compiled_steps(self, batch: int) -> Stepper | None:
-        """Return compiled steps of `batch` rows, where a step is its cells' steps and nothing else."""
-        if not self._is_bare or (self.dropout and self.training):
+        """Return compiled steps of `batch` rows, as far as there are any."""
+        if is_watched() or not self._steps_compile():
             return None
         return self._steppers.of(self._every_cell(), batch)
 

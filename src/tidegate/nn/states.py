@@ -103,6 +103,13 @@ def _check(name: str, tensor: object, shape: tuple[int, ...], x: Tensor) -> None
             got=_seen(tensor),
             hint="[layers·directions, B, H], as the layer returns it",
         )
+    if tensor.device != x.device:
+        raise ShapeError(
+            f"reading the state {name}",
+            expected=f"a tensor on {x.device}, where the input is",
+            got=f"one on {tensor.device}",
+            hint=f"state.to({str(x.device)!r})",
+        )
     if tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
         raise ShapeError(
             f"reading the state {name}",

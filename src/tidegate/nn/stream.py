@@ -24,13 +24,22 @@ class Stream:
 
     def __init__(self, layer: Recurrent, state: StackState) -> None:
         self._layer = layer
-        self._state = each_tensor(lambda s: s.detach().clone(), state)
-        self._begun = self.state
+        with torch.inference_mode(False):
+            self._state = each_tensor(lambda s: s.detach().clone(), state)
+            self._begun = each_tensor(lambda s: s.detach().clone(), state)
         self._tensors = _tensors(self._state)
         self._places = [s.data_ptr() for s in self._tensors]
         self._ready: Stepper | None = None
         self._arguments: list[Argument] = []
         self._prepare()
+
+    def __getstate__(self) -> tuple[Recurrent, StackState, StackState]:
+        return self._layer, self._begun, self._state
+
+    def __setstate__(self, kept: tuple[Recurrent, StackState, StackState]) -> None:
+        layer, begun, state = kept
+        self.__init__(layer, begun)  # type: ignore[misc]
+        self._take(state)
 
     @property
     def state(self) -> StackState:
