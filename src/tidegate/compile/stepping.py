@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from operator import add, getitem
-from struct import Struct
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
-from tidegate.compile import compiled
-from tidegate.compile.call import Call
-from tidegate.compile.llvm import threads
-from tidegate.compile.loop import LINE, MOST_FORMS, Batch, fresh
-from tidegate.compile.trace import Found, Traced, UntraceableError, modules
+from tidegate.compile.loop import MOST_FORMS
+from tidegate.compile.prepared import Argument, Prepared, prepared
 
 MOST_ROWS = 32
 """Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
 
-
-Place = tuple[Mapping[str, Any], str]
-"""A module's parameters, and the name of one."""
 
 # Looked up once, and called for whole lists: a step is so short that more would be felt.
 _address, _is_dense = Tensor.data_ptr, Tensor.is_contiguous
 _is_dispatched = torch._C._len_torch_dispatch_stack
 _is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
-
-    That is: two counters, input, output, states before and after, the parameters. `rows` is kept for
-    the memory that the numbers point to.
-    """
-
-    kernel: Callable[[int], None]
-    numbers: array[int]
-    write: Callable[..., None]
-    size: int
-    scratch: int
-    parameters: list[Place]
-    rows: Batch
-
-
-class Argument:
-    """One layer's argument, and the memory that its kernel works in: for one thread at a time."""
-
-    def __init__(self, layer: _Layer) -> None:
-        self._memory = fresh((layer.size,), torch.uint8)
-        self.numbers = layer.numbers[:]
-        self.numbers[layer.scratch] = -(-self._memory.data_ptr() // LINE) * LINE
-        self.address = self.numbers.buffer_info()[0]
 
 
 def is_watched() -> bool:
@@ -72,7 +35,7 @@ class Stepper:
     always runs with them as they are.
     """
 
-    def __init__(self, cells: Iterable[Cell], layers: Sequence[_Layer], batch: int) -> None:
+    def __init__(self, cells: Iterable[Cell], layers: Sequence[Prepared], batch: int) -> None:
         self._cells = cells
         self._seen = [(cell, cell.changes, cell.training, _as_lent(cell)) for cell in cells]
         self._same_cells = list(cells)
@@ -114,7 +77,10 @@ class Stepper:
         if not self.fits(before):
             return None
         after = list(map(torch.empty_like, self._begin))
-        arguments = self._free.pop() if self._free else self.arguments()
+        try:
+            arguments = self._free.pop()
+        except IndexError:  # all are at work, in other threads
+            arguments = self.arguments()
         y = self.advance(x, arguments, list(map(_address, before)), list(map(_address, after)))
         self._free.append(arguments)
         return None if y is None else (y, after)
@@ -221,7 +187,7 @@ def _stepper(cells: Iterable[Cell], batch: int) -> Stepper:
     """
     first = next(iter(cells))
     simple = 0 < batch <= MOST_ROWS and all(_is_simple(cell, first) for cell in cells)
-    layers = [_layer(cell, batch) for cell in cells] if simple else []
+    layers = [prepared(cell, batch) for cell in cells] if simple else []
     return Stepper(cells, [] if None in layers else layers, batch)  # type: ignore[arg-type]
 
 
@@ -235,58 +201,3 @@ def _is_simple(cell: Cell, first: Cell) -> bool:
         and kind.initial_state is Cell.initial_state
         and not cell._modules
     )
-
-
-def _layer(cell: Cell, batch: int) -> _Layer | None:
-    call = Call(cell, cell.weight_ih.new_zeros(batch, 1, cell.input_size))
-    if compiled.refuses(call) is not None:
-        return None
-    found = compiled.traced_of(call)
-    assert not isinstance(found, UntraceableError)
-    traced, native = found
-    vectors, matrices = _parameters(cell, traced, traced.vectors), _parameters(cell, traced, traced.matrices)
-    if vectors is None or matrices is None:
-        return None
-    values = [owner[name] for owner, name in vectors + matrices]
-    if [v.shape for v in values] != traced.shapes or not all(v.is_cpu for v in values):
-        return None
-    loop, rows = native.brief, Batch.of(batch, 1, None)
-    form = loop.form(batch, 1, 1, 1)
-    names = loop.kernel.slots
-    slots = {name: slot for slot, name in enumerate(names)}
-    numbers = form.numbers[:]
-    numbers[form.order], numbers[form.active] = rows.order.data_ptr(), rows.active.data_ptr()
-    widths = {("step", "x"): cell.input_size, ("out", 0): cell.state_sizes[0]}
-    for index, size in enumerate(cell.state_sizes):
-        widths |= {("initial", index): size, ("final", index): size}
-    for name, width in widths.items():
-        numbers[slots["row_stride", *name]] = width
-    first = names[: loop.kernel.changing]
-    for slot, number in form.strides:
-        owner, parameter = matrices[number]
-        numbers[slot] = owner[parameter].shape[1]
-    read = [vectors[name[2]] for name in first if name[:2] == ("buffer", "shared")]
-    multiplied = [matrices[name[1]] for name in first if name[0] == "matrix"]
-    return _Layer(
-        kernel=threads.function(loop.entry),
-        numbers=numbers,
-        write=Struct(f"{len(first)}q").pack_into,
-        size=form.size,
-        scratch=slots["scratch",],
-        parameters=read + multiplied,
-        rows=rows,
-    )
-
-
-def _parameters(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Place] | None:
-    """Return where parameters are found, in their module and by name; None where one is computed or not dense."""
-    owners, found = modules(cell), []
-    for entry in traced.hoisted.entries:
-        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
-            return None
-        owner, name = owners[entry.place[0]]._parameters, entry.place[1]
-        value = owner.get(name)
-        if value is None or not value.is_contiguous():
-            return None
-        found.append((owner, name))
-    return [found[number] for number in numbers]

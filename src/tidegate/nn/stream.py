@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tidegate.compile.stepping import Argument, Stepper
+from tidegate.compile.prepared import Argument
+from tidegate.compile.stepping import Stepper
 from tidegate.nn.states import StackState, each_tensor
 
 if TYPE_CHECKING:

@@ -1,0 +1,105 @@
+"""One cell's step, prepared for a number of rows: what its kernel is told, and what of it changes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.cells.base import Cell
+from tidegate.compile import compiled
+from tidegate.compile.call import Call
+from tidegate.compile.llvm import threads
+from tidegate.compile.loop import LINE, Batch, fresh
+from tidegate.compile.trace import Found, Traced, UntraceableError, modules
+
+Place = tuple[Mapping[str, Any], str]
+"""A module's parameters, and the name of one."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
+
+    That is: two counters, input, output, states before and after, the parameters. `rows` is kept for
+    the memory that the numbers point to.
+    """
+
+    kernel: Callable[[int], None]
+    numbers: array[int]
+    write: Callable[..., None]
+    size: int
+    scratch: int
+    parameters: list[Place]
+    rows: Batch
+
+
+class Argument:
+    """One layer's argument, and the memory that its kernel works in: for one thread at a time."""
+
+    def __init__(self, layer: Prepared) -> None:
+        self._memory = fresh((layer.size,), torch.uint8)
+        self.numbers = layer.numbers[:]
+        self.numbers[layer.scratch] = -(-self._memory.data_ptr() // LINE) * LINE
+        self.address = self.numbers.buffer_info()[0]
+
+
+def prepared(cell: Cell, batch: int) -> Prepared | None:
+    """Prepare a step of `batch` rows, or return None: it does not compile, or reads weights that are computed."""
+    call = Call(cell, cell.weight_ih.new_zeros(batch, 1, cell.input_size))
+    if compiled.refuses(call) is not None:
+        return None
+    found = compiled.traced_of(call)
+    assert not isinstance(found, UntraceableError)
+    traced, native = found
+    vectors, matrices = _parameters(cell, traced, traced.vectors), _parameters(cell, traced, traced.matrices)
+    if vectors is None or matrices is None:
+        return None
+    values = [owner[name] for owner, name in vectors + matrices]
+    if [v.shape for v in values] != traced.shapes or not all(v.is_cpu for v in values):
+        return None
+    loop, rows = native.brief, Batch.of(batch, 1, None)
+    form = loop.form(batch, 1, 1, 1)
+    names = loop.kernel.slots
+    slots = {name: slot for slot, name in enumerate(names)}
+    numbers = form.numbers[:]
+    numbers[form.order], numbers[form.active] = rows.order.data_ptr(), rows.active.data_ptr()
+    widths = {("step", "x"): cell.input_size, ("out", 0): cell.state_sizes[0]}
+    for index, size in enumerate(cell.state_sizes):
+        widths |= {("initial", index): size, ("final", index): size}
+    for name, width in widths.items():
+        numbers[slots["row_stride", *name]] = width
+    first = names[: loop.kernel.changing]
+    for slot, number in form.strides:
+        owner, parameter = matrices[number]
+        numbers[slot] = owner[parameter].shape[1]
+    read = [vectors[name[2]] for name in first if name[:2] == ("buffer", "shared")]
+    multiplied = [matrices[name[1]] for name in first if name[0] == "matrix"]
+    return Prepared(
+        kernel=threads.function(loop.entry),
+        numbers=numbers,
+        write=Struct(f"{len(first)}q").pack_into,
+        size=form.size,
+        scratch=slots["scratch",],
+        parameters=read + multiplied,
+        rows=rows,
+    )
+
+
+def _parameters(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Place] | None:
+    """Return where parameters are found, in their module and by name; None where one is computed or not dense."""
+    owners, found = modules(cell), []
+    for entry in traced.hoisted.entries:
+        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
+            return None
+        owner, name = owners[entry.place[0]]._parameters, entry.place[1]
+        value = owner.get(name)
+        if value is None or not value.is_contiguous():
+            return None
+        found.append((owner, name))
+    return [found[number] for number in numbers]
