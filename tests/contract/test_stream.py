@@ -318,6 +318,8 @@ def test_what_does_not_fit_is_told() -> None:
         layer.stream(2, torch.zeros(1, 3, 8))
     with pytest.raises(ShapeError, match=r"\[B, 5\]"):
         layer.stream()(torch.zeros(1, 4))
+    with pytest.raises(ShapeError, match=r"x of shape \[1, 5\]"):
+        layer.stream()(torch.zeros(2, 5))
     with torch.no_grad(), pytest.raises(ShapeError, match="state h"):
         layer.step(torch.zeros(1, 5), torch.zeros(1, 2, 8))
     with torch.no_grad(), pytest.raises(ShapeError, match="on meta"):

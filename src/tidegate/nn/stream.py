@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tidegate.compile.prepared import Argument
 from tidegate.compile.stepping import Stepper
+from tidegate.errors import ShapeError
 from tidegate.nn.states import StackState, each_tensor
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ class Stream:
             done = ready.advance(x, self._arguments, self._places, self._places)
             if done is not None:
                 return done
+        rows = self._tensors[0].shape[-2]
+        if isinstance(x, Tensor) and x.dim() == 2 and x.shape[0] != rows:
+            raise ShapeError(
+                "taking a step of a stream",
+                expected=f"x of shape [{rows}, {self._layer.input_size}], a row for each of the stream's",
+                got=f"shape {list(x.shape)}",
+                hint="layer.stream(batch) says how many rows a stream has",
+            )
         with torch.no_grad():
             y, state = self._layer.step(x, self._state, **inputs)
             self._take(state)
