@@ -50,7 +50,7 @@ def _reads_parameters(cell: Cell) -> bool:
 
 
 def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
-    """Return what `whole(call)` does, and keep 2√T states instead of what every step leaves for its derivative.
+    """Return what `whole(call)` does, and keep 3√T states instead of what every step leaves for its derivative.
 
     Between two of them, the steps are run a second time when gradients are asked for, in training or not as the first
     time and with the same random numbers; nothing else of the cell may have changed (Chen et al. 2016, 1604.06174,
@@ -66,7 +66,7 @@ def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
         )
     states = call.states or cell.unpack(cell.initial_state(x.shape[0], device=x.device))
     # A step leaves several times what a state takes: segments shorter than √T need the least memory together.
-    return unroll(call, whole, states, max(1, math.isqrt(x.shape[1]) // 2))
+    return unroll(call, whole, states, max(1, math.isqrt(x.shape[1]) // 3))
 
 
 def unroll(call: Call, whole: Callable[[Call], Run], states: tuple[Tensor, ...], steps: int) -> Run:
@@ -86,10 +86,10 @@ def _parameters(cell: Cell) -> list[Tensor]:
 @contextmanager
 def _again(ctx: Any, place: int) -> Iterator[None]:
     """Let a segment be run as it was the first time: in training or not, and with the same random numbers."""
-    cell, (numbers, devices, more) = ctx.call.cell, ctx.random[place]
+    cell, (devices, more) = ctx.call.cell, ctx.devices[place]
     training = cell.training
     with torch.random.fork_rng(devices):
-        torch.set_rng_state(numbers)
+        torch.set_rng_state(ctx.random[place].clone())  # a view it would read from its storage's beginning
         set_device_states(devices, more)
         cell.train(ctx.training)
         try:
@@ -129,12 +129,17 @@ class _Segments(torch.autograd.Function):
         ctx: Any, call: Call, whole: Callable[[Call], Run], steps: int, counts: tuple[int, int, int], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         along, states = tensors[: counts[0]], tensors[counts[0] : counts[0] + counts[1]]
-        x, starts = along[0], list[Tensor]()
-        ctx.random, ctx.training = [], call.cell.training
+        x, parts = along[0], list(_parts(call, steps))
+        # In one piece: kept one by one, they would lie between what is freed, and hold the memory of every segment.
+        starts = [s.new_empty(len(parts), *s.shape) for s in states]
+        first = states
+        ctx.random, ctx.devices, ctx.training = torch.get_rng_state().repeat(len(parts), 1), [], call.cell.training
         y = x.new_empty(0)
-        for here, part in _parts(call, steps):
-            starts.extend(states)
-            ctx.random.append((torch.get_rng_state(), *get_device_states(x)))
+        for place, (here, part) in enumerate(parts):
+            for kept, state in zip(starts, states, strict=True):
+                kept[place] = state
+            ctx.random[place] = torch.get_rng_state()
+            ctx.devices.append(get_device_states(x))
             run = whole(_reading(part, [each[:, here] for each in along], states))
             if not here.start:
                 y = pages.empty((*x.shape[:2], run.outputs.shape[2]), run.outputs)
@@ -144,13 +149,14 @@ class _Segments(torch.autograd.Function):
         ctx.places = [p.data_ptr() for p in _parameters(call.cell)]
         kind = x.device.type
         ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
-        ctx.save_for_backward(*along, *tensors[len(tensors) - counts[2] :], *starts)
+        ctx.save_for_backward(*along, *tensors[len(tensors) - counts[2] :], *first, *starts)
         return (y, *states)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *dstates: Tensor) -> Any:
         (reads, count, weights), saved = ctx.counts, ctx.saved_tensors
-        along, parameters, starts = saved[:reads], saved[reads : reads + weights], saved[reads + weights :]
+        along, parameters = saved[:reads], saved[reads : reads + weights]
+        first, starts = saved[reads + weights : -count], saved[-count:]
         if [p.data_ptr() for p in _parameters(ctx.call.cell)] != ctx.places:
             raise BackendError(
                 "taking the gradient of a run with recompute=True",
@@ -165,7 +171,7 @@ class _Segments(torch.autograd.Function):
         for place, (here, part) in reversed(list(enumerate(_parts(ctx.call, ctx.steps)))):
             with torch.enable_grad(), torch.autocast(ctx.autocast[0], *ctx.autocast[1:]), _again(ctx, place):
                 read = [each[:, here].detach().requires_grad_(each.requires_grad) for each in along]
-                before = [s.detach().requires_grad_() for s in starts[place * count : (place + 1) * count]]
+                before = [kept[place].detach().requires_grad_() for kept in starts]
                 run = ctx.whole(_reading(part, read, before))
             outputs, wanted = [run.outputs, *run.states], [each for each in read if each.requires_grad]
             found = torch.autograd.grad(
@@ -179,6 +185,6 @@ class _Segments(torch.autograd.Function):
             kept = [gradient for gradient in to_along if gradient is not None]
             for gradient, each in zip(kept, found[count + weights :], strict=True):
                 gradient[:, here] = 0 if each is None else each
-        asked = [*along, *parameters, *starts[:count], dy, *dstates]
+        asked = [*along, *parameters, *first, dy, *dstates]
         gradients = without_derivative("a run in segments", lambda: (*to_along, *behind, *sums), asked)
         return (None, None, None, None, *gradients)
