@@ -14,11 +14,11 @@ from tidegate.errors import BackendError
 
 from .cases import STOCK, VARIANTS, assert_close, call, gradients, random_state, some_lengths, states_of, unroll
 
-# What is compiled of the catalogue beyond the stock cells is held against the reference in test_llvm.
+# What is compiled of the catalogue beyond the stock cells is held against the reference in test_llvm too.
 EVERY = [
-    (name, backend)
+    pytest.param(name, backend, marks=[pytest.mark.slow] if backend == "llvm" and not often else [])
     for name, backend in itertools.product(VARIANTS, BACKENDS)
-    if backend != "llvm" or name.split()[0] in (*STOCK, "mine", "two_states", "direction")
+    for often in (name.split()[0] in (*STOCK, "mine", "two_states", "direction"),)
 ]
 NATIVE = {
     "rnn", "rnn bias=False", "rnn activation=relu", "rnn output_size=2",

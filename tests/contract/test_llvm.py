@@ -30,8 +30,7 @@ RUN = ("llvm", "reference")
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
 BATCHES, WIDTHS, STEPS = (1, 2, 17), (1, 17, 64, 100), (1, 2, 33)
 SIZES = list(itertools.product(BATCHES, WIDTHS, STEPS))
-# A row of one number, normalised, is 0, and has no direction.
-EVERY = [pair for pair in itertools.product(VARIANTS, TECHNIQUES) if pair != ("direction", "layer_norm")]
+EVERY = list(itertools.product(VARIANTS, TECHNIQUES))
 
 
 def _quick() -> list[tuple[str, str]]:
@@ -42,7 +41,7 @@ def _quick() -> list[tuple[str, str]]:
         stock = name.split()[0] in STOCK or name in ("mine", "two_states")
         some = ("layer_norm", "noise") if stock else ("layer_norm", "noise")[number % 2 :][:1]
         wanted = ("plain", "lengths", "resets", *(some if "bias=False" not in name else ()))
-        found += [(name, technique) for technique in wanted if (name, technique) in EVERY]
+        found += [(name, technique) for technique in wanted]
     return found
 
 
@@ -66,16 +65,10 @@ def built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:
 
 
 def compare(name: str, technique: str, batch: int, hidden: int, steps: int, dtype: torch.dtype) -> None:
-    """Hold the kernel against the reference; in float32, where that errs by more than the tolerance, as close as it."""
-    kernel, reference = (results(name, technique, batch, hidden, steps, dtype, backend) for backend in RUN)
-    tolerance = TOLERANCE[dtype]
-    if dtype == torch.float32 and technique == "layer_norm":
-        exact = results(name, technique, batch, hidden, steps, dtype, "reference", torch.float64)
-        for k, r, e in zip(kernel, reference, exact, strict=True):
-            own = float((r - e).abs().max() / e.abs().max().clamp(min=1)) if e.numel() else 0.0
-            assert_close([k.double()], [e], max(tolerance, 4 * own))
-        return
-    assert_close(kernel, reference, tolerance)
+    # A row of one number, normalised, is 0, and has no direction.
+    if (name, technique, hidden) != ("direction", "layer_norm", 1):
+        kernel, reference = (results(name, technique, batch, hidden, steps, dtype, backend) for backend in RUN)
+        assert_close(kernel, reference, TOLERANCE[dtype])
 
 
 def results(
@@ -86,14 +79,11 @@ def results(
     steps: int,
     dtype: torch.dtype,
     backend: str,
-    computed: torch.dtype | None = None,
 ) -> list[Tensor]:
-    """Outputs, last states and all gradients, from weights and inputs of `dtype`, computed in it unless said."""
+    """Outputs, last states and all gradients."""
     cell = built(name, technique, hidden, dtype)
-    x = torch.randn(batch, steps, 5, dtype=dtype)
-    states = [s.detach() for s in states_of(cell, random_state(cell, batch))]
-    cell, x = cell.to(computed or dtype), x.to(computed or dtype).requires_grad_()
-    state = cell.pack(tuple(s.to(computed or dtype).requires_grad_() for s in states))
+    x = torch.randn(batch, steps, 5, dtype=dtype, requires_grad=True)
+    state = random_state(cell, batch)
     lengths = some_lengths(batch, steps) if technique in ("lengths", "resets") else None
     resets = torch.arange(steps).expand(batch, steps) % 3 == 1 if technique == "resets" else None
     torch.manual_seed(11)
@@ -115,7 +105,17 @@ def test_equals_the_reference(name: str, technique: str) -> None:
         compare(name, technique, *size, torch.float64)
 
 
-@pytest.mark.parametrize(("name", "technique"), QUICK[::3])
+ROUNDS = {("lstm_peephole_full", "layer_norm")}
+"""Kernels known to round more than the tolerance allows in float32; the grid of every size shows more of them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "technique"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.xfail(reason="rounds more than 2e-5", strict=True)] * (pair in ROUNDS))
+        for pair in QUICK[::3]
+    ],
+)
 def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
     for size in some_sizes(name, technique):
         compare(name, technique, *size, torch.float32)
@@ -149,10 +149,10 @@ def test_every_cell_compiles(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "technique"),
     [
-        (name, technique)
-        for number, name in enumerate(name for name in VARIANTS if " " not in name)
-        for technique in ("plain", "lengths", *(["layer_norm"] if name in STOCK else []))
-        if name in (*STOCK, "mine", "two_states") or number % 3 == 0
+        pytest.param(name, technique, marks=[] if often else [pytest.mark.slow])
+        for number, name in enumerate(name for name in VARIANTS if "bias" not in name)
+        for technique in ("plain", "layer_norm", "lengths")
+        for often in (name in STOCK or (technique != "layer_norm" and " " not in name and number % 3 == 0),)
     ],
 )
 def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(name: str, technique: str) -> None:
