@@ -14,7 +14,19 @@ from tidegate.cells import Cell
 from tidegate.compile import loop
 from tidegate.compile.select import BACKENDS
 
-from .cases import STOCK, VARIANTS, assert_close, beside, call, gradients, random_state, some_lengths, states_of, unroll
+from .cases import (
+    STOCK,
+    VARIANTS,
+    assert_close,
+    beside,
+    call,
+    difference,
+    gradients,
+    random_state,
+    some_lengths,
+    states_of,
+    unroll,
+)
 
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -28,6 +40,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
 }
 RUN = ("llvm", "reference")
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
+HALF_A_UNIT = 2**-25
 BATCHES, WIDTHS, STEPS = (1, 2, 17), (1, 17, 64, 100), (1, 2, 33)
 SIZES = list(itertools.product(BATCHES, WIDTHS, STEPS))
 EVERY = list(itertools.product(VARIANTS, TECHNIQUES))
@@ -66,8 +79,19 @@ def built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:
 
 def compare(name: str, technique: str, batch: int, hidden: int, steps: int, dtype: torch.dtype) -> None:
     # A row of one number, normalised, is 0, and has no direction.
-    if (name, technique, hidden) != ("direction", "layer_norm", 1):
-        kernel, reference = (results(name, technique, batch, hidden, steps, dtype, backend) for backend in RUN)
+    if (name, technique, hidden) == ("direction", "layer_norm", 1):
+        return
+    # A norm divides by what may be small, and 33 steps multiply what each adds: of these random problems about 80 lose
+    # three digits of float32 and more, whoever computes them. There the kernel is held to the exact results, and to be
+    # no worse than twice what the reference is when all that goes in is rounded this way or that.
+    where = (name, technique, batch, hidden, steps)
+    kernel, reference = (results(*where, dtype, backend) for backend in RUN)
+    if dtype == torch.float32 and difference(kernel, reference) > TOLERANCE[dtype]:
+        assert technique == "layer_norm"
+        exact = results(*where, torch.float64, "reference")
+        own = max(difference(results(*where, dtype, "reference", seed), exact) for seed in range(8))
+        assert_close(kernel, exact, max(TOLERANCE[dtype], 2 * own))
+    else:
         assert_close(kernel, reference, TOLERANCE[dtype])
 
 
@@ -79,17 +103,27 @@ def results(
     steps: int,
     dtype: torch.dtype,
     backend: str,
+    rounded: int | None = None,
 ) -> list[Tensor]:
-    """Outputs, last states and all gradients."""
-    cell = built(name, technique, hidden, dtype)
-    x = torch.randn(batch, steps, 5, dtype=dtype, requires_grad=True)
-    state = random_state(cell, batch)
+    """Outputs, last states and all gradients; `rounded` seeds a change of all that goes in as float32 rounds it.
+
+    What is drawn is drawn in float32, so that both types have the same problem.
+    """
+    cell = built(name, technique, hidden, torch.float32)
+    x = torch.randn(batch, steps, 5)
+    states = [s.detach().to(dtype).requires_grad_() for s in states_of(cell, random_state(cell, batch))]
+    cell, x = cell.to(dtype), x.to(dtype).requires_grad_()
+    leaves = [x, *states, *cell.parameters()]
+    if rounded is not None:
+        by = torch.Generator().manual_seed(rounded)
+        with torch.no_grad():
+            for leaf in leaves:
+                leaf.mul_(1 + HALF_A_UNIT * torch.randn(leaf.shape, generator=by, dtype=dtype))
     lengths = some_lengths(batch, steps) if technique in ("lengths", "resets") else None
     resets = torch.arange(steps).expand(batch, steps) % 3 == 1 if technique == "resets" else None
     torch.manual_seed(11)
-    y, end = unroll(cell, x, state, lengths, resets, backend=backend)
+    y, end = unroll(cell, x, cell.pack(tuple(states)), lengths, resets, backend=backend)
     everything = [y, *states_of(cell, end)]
-    leaves = [x, *states_of(cell, state), *cell.parameters()]
     return [t.detach() for t in (*everything, *gradients(everything, leaves))]
 
 
@@ -105,17 +139,7 @@ def test_equals_the_reference(name: str, technique: str) -> None:
         compare(name, technique, *size, torch.float64)
 
 
-ROUNDS = {("lstm_peephole_full", "layer_norm")}
-"""Kernels known to round more than the tolerance allows in float32; the grid of every size shows more of them."""
-
-
-@pytest.mark.parametrize(
-    ("name", "technique"),
-    [
-        pytest.param(*pair, marks=[pytest.mark.xfail(reason="rounds more than 2e-5", strict=True)] * (pair in ROUNDS))
-        for pair in QUICK[::3]
-    ],
-)
+@pytest.mark.parametrize(("name", "technique"), QUICK[::3])
 def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
     for size in some_sizes(name, technique):
         compare(name, technique, *size, torch.float32)

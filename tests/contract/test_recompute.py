@@ -114,10 +114,14 @@ class Dropping(GRU):
 
 
 @pytest.mark.filterwarnings("ignore:Dropping runs step by step")
-@pytest.mark.parametrize("cell", [Dropping(5, 4), GRU(5, 4, zoneout=0.5)], ids=["drawn in the step", "zoneout"])
+@pytest.mark.parametrize(
+    "cell",
+    [Dropping(5, 4, dtype=torch.float64), GRU(5, 4, zoneout=0.5, dtype=torch.float64)],
+    ids=["drawn in the step", "zoneout"],
+)
 def test_the_second_run_is_as_the_first_whatever_came_between(cell: Cell) -> None:
     layer = Recurrent(cell)
-    x, found = torch.randn(BATCH, STEPS, 5), []
+    x, found = torch.randn(BATCH, STEPS, 5, dtype=torch.float64), []
     for recompute in (True, False):
         layer.recompute = recompute
         layer.train()
