@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.llvm.host import host
-from tidegate.compile.loop import REALS
+from tidegate.compile.loop import REALS, zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES, unroll_as_node, unroll_now
 from tidegate.compile.program import program
@@ -79,9 +79,9 @@ def unroll(call: Call) -> Run:
         given = {name: zero_padding(each, lengths) for name, each in given.items()}
     first, *after = run(
         [x, *(given[name] for name in names if name in given)],
-        [call.given.rows[name] for name in names if name in call.given.rows],
-        [_in_rows(s) for s in states],
-        [_in_rows(s) for s in fresh] if call.resets is not None else [],
+        [call.given.rows[name].contiguous() for name in names if name in call.given.rows],
+        [s.contiguous() for s in states],
+        [s.contiguous() for s in fresh] if call.resets is not None else [],
         [_flat(v.to(dtype)) for v in vectors],
         [_in_rows(m.to(dtype)) for m in matrices],
         lengths,
@@ -180,13 +180,7 @@ def _initial(cell: Cell, batch: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
     if watched or type(cell).initial_state is not Cell.initial_state:
         return cell.unpack(cell.initial_state(batch))
-    return _zeros(batch, cell.state_sizes, dtype)
-
-
-@lru_cache(maxsize=64)
-def _zeros(batch: int, sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    with torch.inference_mode(False):
-        return tuple(torch.zeros(batch, size, dtype=dtype, device="cpu") for size in sizes)
+    return tuple([zeros(batch, size, dtype) for size in cell.state_sizes])
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -58,6 +58,13 @@ def blank(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
     return torch.zeros(shape, dtype=dtype, device="cpu") if zero else fresh(shape, dtype)
 
 
+@lru_cache(maxsize=64)
+def zeros(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return zeros that nobody writes to."""
+    with torch.inference_mode(False):
+        return torch.zeros(rows, width, dtype=dtype, device="cpu")
+
+
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory that may hold anything; tests have it hold NaN."""
     return torch.empty(shape, dtype=dtype, device="cpu")
@@ -68,7 +75,7 @@ class _Form:
     """A kernel's two arguments for batches of one size: their numbers, and the slots that each call fills in.
 
     Slots come with what belongs there: an offset in bytes into working memory or saved memory, a window of a matrix,
-    a buffer's name (and the slots of its strides).
+    a buffer's name (and the slots of its strides, where they are not known before).
     """
 
     numbers: array[int]
@@ -87,7 +94,8 @@ class _Form:
 class Loop:
     """One plan, compiled for numbers of one type; `run` fills its arguments and lets the threads at it.
 
-    `saved` are the widths of the nodes that forward keeps for the reverse, in one flat memory, see `saved_size`.
+    `saved` are the widths of the nodes that forward keeps for the reverse, in one flat memory, see `saved_size`;
+    `dense` those of the buffers that are always dense, [B, ·] or [T, B, ·], by name.
     """
 
     def __init__(
@@ -97,7 +105,8 @@ class Loop:
         kernel: Kernel,
         target: Target,
         dtype: torch.dtype,
-        saved: Sequence[int] = (),
+        saved: Sequence[int],
+        dense: Mapping[tuple[str, int | str], int],
     ) -> None:
         self.plan = plan
         self.states = states
@@ -105,6 +114,7 @@ class Loop:
         self.dtype = dtype
         self.bytes = dtype.itemsize
         self.saved = saved
+        self.dense = {("saved", number): width for number, width in enumerate(saved)} | dict(dense)
         self._forms: dict[tuple[int, int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
         panels.compiled(target, REALS[dtype])
@@ -119,7 +129,7 @@ class Loop:
         items: int,
         saved: Tensor | None = None,
     ) -> None:
-        """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], with unit stride over the last axis."""
+        """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], dense or with unit stride over the last axis."""
         several = torch.get_num_threads()
         form = self.form(batch.rows, batch.steps, items, several)
         memory = fresh((form.size,), torch.uint8)
@@ -189,8 +199,8 @@ class Loop:
             ("block",): block,
             ("panel",): 2 * self.lanes,
         }
-        for number, width in enumerate(self.saved):
-            values |= {("row_stride", "saved", number): width, ("step_stride", "saved", number): rows * width}
+        for (kind, which), width in self.dense.items():
+            values |= {("row_stride", kind, which): width, ("step_stride", kind, which): rows * width}
         for name in (*self.kernel.slots, *self.kernel.prepare_slots):
             if name[0] == "number":
                 values[name] = int(name[1])
@@ -224,11 +234,19 @@ class Loop:
                 if name[:2] == ("buffer", "saved")
             ],
             buffers=[
-                (name[1:], slot, slots.get(("row_stride", *name[1:])), slots.get(("step_stride", *name[1:])))
+                (name[1:], slot, *self._stride_slots(slots, name[1:]))
                 for name, slot in slots.items()
                 if name[0] == "buffer" and name[1] != "saved"
             ],
         )
+
+    def _stride_slots(
+        self, slots: Mapping[tuple[Any, ...], int], name: tuple[Any, ...]
+    ) -> tuple[int | None, int | None]:
+        """Return the slots of a buffer's strides, where only the buffer knows them."""
+        if name in self.dense:
+            return None, None
+        return slots.get(("row_stride", *name)), slots.get(("step_stride", *name))
 
     def _padded(self, width: int) -> int:
         return -(-width // self.lanes) * self.lanes

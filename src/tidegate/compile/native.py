@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of, saved_begins, saved_size
+from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of, saved_begins, saved_size, zeros
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -56,11 +56,23 @@ class Native:
 
     def _loop(self, plan: Plan, **options: Any) -> Loop:
         written = kernel(plan, self.program.states, self.target, REALS[self.dtype], **options)
-        return Loop(plan, self.program.states, written, self.target, self.dtype, self._saved)
+        return Loop(plan, self.program.states, written, self.target, self.dtype, self._saved, self._dense)
 
     @cached_property
     def _saved(self) -> list[int]:
         return [node.width for node in self.program.saved]
+
+    @cached_property
+    def _dense(self) -> dict[tuple[str, int | str], int]:
+        """The widths of what is dense: all but the outputs' gradient, resets, vectors and matrices."""
+        traced, states = self.program.traced, self.program.states
+        vectors = sum(shape.numel() for shape in traced.shapes[: len(traced.vectors)])
+        found: dict[tuple[str, int | str], int] = {("out", 0): states[0], ("outer", 0): self.program.outer_width}
+        for name, width in traced.widths.items():
+            found |= {(kind, name): width for kind in ("step", "row", "step_gradient")}
+        for index, size in enumerate(states):
+            found |= {(kind, index): size for kind in ("initial", "final", "fresh")}
+        return found | {("shared_gradient", index): vectors for index, _ in enumerate(traced.vectors)}
 
     @cached_property
     def _names(self) -> list[str]:
@@ -71,7 +83,10 @@ class Native:
         vectors: Sequence[Tensor], matrices: Sequence[Tensor], lengths: Tensor | None, resets: Tensor | None,
         save: bool,
     ) -> list[Tensor]:  # fmt: skip
-        """Run forward over steps [T, B, ·]; return the first state after each step, the last, and what is saved."""
+        """Run forward over steps [T, B, ·]; return the first state after each step, the last, and what is saved.
+
+        Steps, rows [B, ·] and states [B, ·] are dense, vectors and the lines of matrices have unit stride.
+        """
         ragged = lengths is not None
         length, count = steps[0].shape[:2]
         buffers = self._given(steps, rows, vectors, resets)
@@ -100,11 +115,12 @@ class Native:
         ]
         to_states = [blank(count, size, dtype=dtype) for size in program.states]
         to_fresh = [blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
-        to_vectors = [blank(items, v.shape[0], dtype=dtype, zero=True) for v in vectors]
+        sizes = [v.shape[0] for v in vectors]
+        to_vectors = blank(items, sum(sizes), dtype=dtype, zero=True)
         if out_gradient is None:
             out_gradient = torch.zeros(1, dtype=dtype, device="cpu").expand(length, count, program.states[0])
         finals = [
-            blank(count, size, dtype=dtype, zero=True) if g is None else g.contiguous()
+            zeros(count, size, dtype) if g is None else g.contiguous()
             for g, size in zip(final_gradients, program.states, strict=True)
         ]
         buffers = self._given(steps, rows, vectors, resets)
@@ -113,9 +129,11 @@ class Native:
             buffers["outer", 0] = blank(length, count, program.outer_width, dtype=dtype, zero=ragged)
         for name, gradient in zip(names, to_steps, strict=True):
             buffers["step_gradient", name] = gradient
-        _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=to_vectors)
+        _put(
+            buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=torch.split(to_vectors, sizes, 1)
+        )
         self.reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
-        sums = [g[0] if items == 1 else g.sum(0) for g in to_vectors]
+        sums = torch.split(to_vectors[0] if items == 1 else to_vectors.sum(0), sizes)
         to_matrices = self._matrix_gradients(matrices, buffers, saved, length, count)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 

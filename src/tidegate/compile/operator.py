@@ -36,11 +36,8 @@ def unroll_now(
     Differentiable once. Torch's dispatcher is taken where something watches it or a tensor is more than plain: alone
     it costs as much as a short run.
     """
-    # Step after step in memory: what one step reads and writes lies together.
-    steps = [x.transpose(0, 1).contiguous() for x in steps]
     groups = (steps, rows, states, fresh, vectors, matrices)
-    outputs, *final = _run(native, groups, lengths, resets)
-    return [outputs.transpose(0, 1), *final]
+    return _run(native, groups, lengths, resets)
 
 
 def unroll_as_node(
@@ -48,78 +45,90 @@ def unroll_as_node(
     lengths: Tensor | None, resets: Tensor | None,
 ) -> Sequence[Tensor]:  # fmt: skip
     """Do what `unroll_now` does through torch's dispatcher, so that a graph has it as one node."""
-    steps = [x.transpose(0, 1).contiguous() for x in steps]
     outputs, *final, _ = torch.ops.tidegate.unroll(
-        key, steps, rows, states, fresh, vectors, matrices, lengths, resets, False
+        key, _by_time(steps), rows, states, fresh, vectors, matrices, lengths, resets, False
     )
     return [outputs.transpose(0, 1), *final]
+
+
+def _by_time(steps: Tensors) -> list[Tensor]:
+    """Return [B, T, ·] as [T, B, ·], dense: what one step reads and writes lies together."""
+    return [x.transpose(0, 1).contiguous() for x in steps]
 
 
 def _run(
     native: Native, groups: tuple[Tensors, ...], lengths: Tensor | None, resets: Tensor | None
 ) -> Sequence[Tensor]:
     tensors = [t for group in groups for t in group]
+    steps, rows, states, fresh, vectors, matrices = groups
     if torch._C._len_torch_dispatch_stack() or not all(
         type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors
     ):
-        found: Sequence[Tensor] = torch.ops.tidegate.unroll(native.key, *groups, lengths, resets, False)
-        return found[:-1]
+        return unroll_as_node(native.key, steps, rows, states, fresh, vectors, matrices, lengths, resets)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _apply(native, native.forward, native.backward, groups, lengths, resets)
-    steps, rows, states, fresh, vectors, matrices = groups
-    return native.forward(steps, rows, states, fresh, vectors, matrices, lengths, resets, False)[:-1]
+
+        def forward(*given: Any) -> list[Tensor]:
+            outputs, *rest = native.forward(*given)
+            return [_own(outputs), *rest]
+
+        # What `apply` does before, for torch.func's transforms, is a third of the time it takes.
+        apply: Any = super(torch.autograd.Function, _Unroll).apply
+        done: Sequence[Tensor] = apply(
+            native, forward, native.backward, tuple(map(len, groups)), lengths, resets, *tensors
+        )
+        return done
+    outputs, *final, _ = native.forward(_by_time(steps), rows, states, fresh, vectors, matrices, lengths, resets, False)
+    return [outputs.transpose(0, 1), *final]
 
 
-def _apply(
-    native: Native,
-    forward: Any,
-    backward: Any,
-    groups: Sequence[Tensors],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-) -> Any:
-    tensors = [t for group in groups for t in group]
-    apply: Any = _Unroll.apply
-    return apply(native, forward, backward, list(map(len, groups)), lengths, resets, *tensors)
+def _own(outputs: Tensor) -> Tensor:
+    """Return [T, B, H] as [B, T, H] that is no view: an autograd function's views may not be changed in place."""
+    length, batch, width = outputs.shape
+    return outputs.new_empty(0).set_(outputs.untyped_storage(), 0, (batch, length, width), (width, batch * width, 1))
 
 
 class _Unroll(torch.autograd.Function):
-    """A kernel with its gradient. Tensors come flat; `counts` says how many of each kind."""
+    """A kernel with its gradient. Tensors come flat, `counts` says how many of each kind; steps are [B, T, ·].
+
+    `forward` and `backward` take them as [T, B, ·], dense, `forward` gives outputs [B, T, H]. To turn them in here
+    costs a fraction of doing it with gradients.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, native: Native, forward: Any, backward: Any, counts: Sequence[int], lengths: Tensor | None,
         resets: Tensor | None, *tensors: Tensor,
     ) -> Any:  # fmt: skip
-        groups = _groups(counts, tensors)
-        steps, rows, states, fresh, vectors, matrices = groups
-        outputs, *final, saved = forward(*groups, lengths, resets, True)
+        steps, *rest = _groups(counts, tensors)
+        by_time = _by_time(steps)
+        outputs, *final, saved = forward(by_time, *rest, lengths, resets, True)
+        rows, states, fresh, vectors, matrices = rest
         # The kernels stay as long as a gradient may be asked for, though the cell may be gone.
         ctx.native, ctx.backward, ctx.counts = native, backward, (len(steps), len(rows), len(vectors), len(matrices))
         ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
         flags = [t for t in (lengths, resets) if t is not None]
-        # The states are for a second derivative alone, which is refused whatever it is asked for.
-        ctx.first = len(states) + len(fresh)
-        ctx.save_for_backward(*states, *fresh, *steps, *rows, *vectors, *matrices, saved, *flags)
+        # The first are for a second derivative alone, which is refused whatever it is asked for.
+        ctx.first = len(states) + len(fresh) + len(steps)
+        ctx.save_for_backward(*states, *fresh, *steps, *by_time, *rows, *vectors, *matrices, saved, *flags)
         ctx.set_materialize_grads(False)
         return outputs, *final
 
     @staticmethod
     def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
-        starts, tensors = list(ctx.saved_tensors[: ctx.first]), list(ctx.saved_tensors[ctx.first :])
+        tensors = list(ctx.saved_tensors)
+        inputs, tensors = tensors, tensors[ctx.first :]
         resets = tensors.pop() if ctx.has[1] else None
         lengths = tensors.pop() if ctx.has[0] else None
         saved = tensors.pop()
         steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
 
         def run() -> Sequence[Tensor]:
-            found: Sequence[Tensor] = ctx.backward(
-                out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets
-            )
-            return found
+            turned = None if out_gradient is None else out_gradient.transpose(0, 1)
+            found = ctx.backward(turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+            return [*[each.transpose(0, 1) for each in found[: len(steps)]], *found[len(steps) :]]
 
         given = [t for t in (out_gradient, *final_gradients) if t is not None]
-        found = without_derivative("a compiled kernel", run, [*starts, *tensors, *given])
+        found = without_derivative("a compiled kernel", run, [*inputs, *given])
         to_steps, to_states, to_fresh, to_rest = _groups(
             (len(steps), len(final_gradients), 0 if resets is None else ctx.fresh, len(vectors) + len(matrices)), found
         )
@@ -139,7 +148,13 @@ def _forward(
     key: str, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors, matrices: Tensors,
     lengths: Tensor | None, resets: Tensor | None, save: bool,
 ) -> list[Tensor]:  # fmt: skip
+    steps, rows, states, fresh = (_dense(group) for group in (steps, rows, states, fresh))
     return NATIVES[key].forward(steps, rows, states, fresh, vectors, matrices, lengths, resets, save)
+
+
+def _dense(tensors: Tensors) -> Tensors:
+    """Whoever rewrites a graph may have chosen other strides."""
+    return [t.contiguous() for t in tensors]
 
 
 def _forward_fake(
@@ -159,6 +174,7 @@ def _backward(
     key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
     vectors: Tensors, matrices: Tensors, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
+    steps, rows = _dense(steps), _dense(rows)
     return NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
 
 
@@ -179,15 +195,20 @@ def _forward_autograd(key: str, *arguments: Any) -> list[Tensor]:
 
     def forward(*given: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.tidegate.unroll(key, *given)
+            outputs, *rest = torch.ops.tidegate.unroll(key, *given)
+            return [outputs.transpose(0, 1), *rest]
 
     def backward(*given: Any) -> Any:
         return torch.ops.tidegate.unroll_backward(key, *given)
 
     if torch.is_grad_enabled() and any(t.requires_grad for group in groups for t in group):
-        outputs = _apply(NATIVES[key], forward, backward, groups, lengths, resets)
-        return [*outputs, outputs[0].new_empty(0)]
-    return list(forward(*groups, lengths, resets, save))
+        steps, *rest = groups
+        tensors = [*[x.transpose(0, 1) for x in steps], *(t for group in rest for t in group)]
+        apply: Any = _Unroll.apply
+        outputs, *final = apply(NATIVES[key], forward, backward, list(map(len, groups)), lengths, resets, *tensors)
+        return [outputs.transpose(0, 1), *final, outputs.new_empty(0)]
+    with torch._C._AutoDispatchBelowAutograd():
+        return list(torch.ops.tidegate.unroll(key, *groups, lengths, resets, save))
 
 
 _LIBRARY.impl("unroll", _forward, "CPU")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from tidegate.cells.base import Cell
 from tidegate.compile import compiled
 from tidegate.compile.call import Call
 from tidegate.compile.llvm import threads
 from tidegate.compile.loop import LINE, Batch, fresh
-from tidegate.compile.trace import Found, Traced, UntraceableError, modules
-
-Place = tuple[Mapping[str, Any], str]
-"""A module's parameters, and the name of one."""
+from tidegate.compile.settled import Place, are_as_traced, places
+from tidegate.compile.trace import UntraceableError
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,8 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
     found = compiled.traced_of(call)
     assert not isinstance(found, UntraceableError)
     traced, native = found
-    vectors, matrices = _parameters(cell, traced, traced.vectors), _parameters(cell, traced, traced.matrices)
-    if vectors is None or matrices is None:
-        return None
-    values = [owner[name] for owner, name in vectors + matrices]
-    if [v.shape for v in values] != traced.shapes or not all(v.is_cpu for v in values):
+    vectors, matrices = places(cell, traced, traced.vectors), places(cell, traced, traced.matrices)
+    if vectors is None or matrices is None or not are_as_traced(vectors + matrices, traced):
         return None
     loop, rows = native.brief, Batch.of(batch, 1, None)
     form = loop.form(batch, 1, 1, 1)
@@ -69,11 +62,6 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
     slots = {name: slot for slot, name in enumerate(names)}
     numbers = form.numbers[:]
     numbers[form.order], numbers[form.active] = rows.order.data_ptr(), rows.active.data_ptr()
-    widths = {("step", "x"): cell.input_size, ("out", 0): cell.state_sizes[0]}
-    for index, size in enumerate(cell.state_sizes):
-        widths |= {("initial", index): size, ("final", index): size}
-    for name, width in widths.items():
-        numbers[slots["row_stride", *name]] = width
     first = names[: loop.kernel.changing]
     for slot, number in form.strides:
         owner, parameter = matrices[number]
@@ -89,17 +77,3 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
         parameters=read + multiplied,
         rows=rows,
     )
-
-
-def _parameters(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Place] | None:
-    """Return where parameters are found, in their module and by name; None where one is computed or not dense."""
-    owners, found = modules(cell), []
-    for entry in traced.hoisted.entries:
-        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
-            return None
-        owner, name = owners[entry.place[0]]._parameters, entry.place[1]
-        value = owner.get(name)
-        if value is None or not value.is_contiguous():
-            return None
-        found.append((owner, name))
-    return [found[number] for number in numbers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import add, getitem
+from operator import add
 
 import torch
 from torch import Tensor
@@ -11,21 +11,13 @@ from torch import Tensor
 from tidegate.cells.base import Cell
 from tidegate.compile.loop import MOST_FORMS
 from tidegate.compile.prepared import Argument, Prepared, prepared
+from tidegate.compile.settled import Settled, is_plain, is_watched
 
 MOST_ROWS = 32
 """Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
 
 
-# Looked up once, and called for whole lists: a step is so short that more would be felt.
-_address, _is_dense = Tensor.data_ptr, Tensor.is_contiguous
-_is_dispatched = torch._C._len_torch_dispatch_stack
-_is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorch.peek_interpreter_stack
-_is_compiling = torch.compiler.is_compiling
-
-
-def is_watched() -> bool:
-    """Whether something follows torch's operations, so that none may be done past it."""
-    return _is_compiling() or _is_dispatched() > 0 or _is_autocast() or _functorch() is not None
+_address = Tensor.data_ptr
 
 
 class Stepper:
@@ -36,27 +28,16 @@ class Stepper:
     """
 
     def __init__(self, cells: Iterable[Cell], layers: Sequence[Prepared], batch: int) -> None:
-        self._cells = cells
-        self._seen = [(cell, cell.changes, cell.training, _as_lent(cell)) for cell in cells]
-        self._same_cells = list(cells)
-        first = self._same_cells[0]
-        self.dtype = first.weight_ih.dtype
+        self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
+        first = self.settled.cells[0]
+        self.dtype = self.settled.dtype
         self._shape = torch.Size((batch, first.input_size)) if layers else None
-        self._shapes = [torch.Size((len(self._seen), batch, size)) for size in first.state_sizes]
+        self._shapes = [torch.Size((len(self.settled.cells), batch, size)) for size in first.state_sizes]
         self._begin = [torch.zeros(shape, dtype=self.dtype, device="cpu") for shape in self._shapes]
         self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype, device="cpu")
         self._layers = layers
-        self._owners = [owner for layer in layers for owner, _ in layer.parameters]
-        self._names = [name for layer in layers for _, name in layer.parameters]
-        self._sizes = [owner[name].shape for layer in layers for owner, name in layer.parameters]
-        self._addresses: list[int] = []
         self._offsets = [batch * size * self.dtype.itemsize for size in first.state_sizes]
         self._free: list[list[Argument]] = []
-
-    def holds(self) -> bool:
-        """Whether the layer has the same cells, and nothing of them was set anew."""
-        same = all(c.changes == n and c.training is t and (lent is None or lent()) for c, n, t, lent in self._seen)
-        return same and list(self._cells) == self._same_cells
 
     def fits(self, states: Sequence[Tensor]) -> bool:
         """Whether these are plain tensors [layers, B, ·], dense, one for each state."""
@@ -85,11 +66,6 @@ class Stepper:
         self._free.append(arguments)
         return None if y is None else (y, after)
 
-    def _suits(self, parameter: Tensor, shape: torch.Size) -> bool:
-        """Whether a parameter that lies elsewhere than before is still what the kernels read."""
-        plain = type(parameter) in (Tensor, torch.nn.Parameter) and not parameter.is_neg()
-        return plain and parameter.is_cpu and parameter.dtype is self.dtype and parameter.shape == shape
-
     def arguments(self) -> list[Argument]:
         """Return what `advance` works with: for one thread at a time."""
         return [Argument(layer) for layer in self._layers]
@@ -104,19 +80,10 @@ class Stepper:
             return None
         if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
             return None
-        for cell, changes, training, lent in self._seen:
-            if cell.changes != changes or cell.training is not training or (lent and not lent()):
-                return None
-        parameters = list(map(getitem, self._owners, self._names))
-        addresses = list(map(_address, parameters))
-        if not all(map(_is_dense, parameters)) or list(self._cells) != self._same_cells:
+        settled = self.settled
+        if not x.is_contiguous() or x.is_neg() or not x.is_cpu or settled.read() is None:
             return None
-        if not x.is_contiguous() or x.is_neg() or not x.is_cpu:
-            return None
-        if addresses != self._addresses:
-            if not all(map(self._suits, parameters, self._sizes)):
-                return None
-            self._addresses = addresses
+        addresses = settled.addresses
         y = torch.empty_like(self._out)
         source, out = x.data_ptr(), y.data_ptr()
         if len(arguments) > 1:
@@ -138,15 +105,6 @@ class Stepper:
             layer.kernel(argument.address)
             first, source = last, ends[0]
             begins, ends = list(map(add, begins, self._offsets)), list(map(add, ends, self._offsets))
-
-
-def _as_lent(cell: Cell) -> Callable[[], bool] | None:
-    """Return what tells whether the layer that owns a cell's weights still has the same, by name; None without one."""
-    if cell.owner is None:
-        return None
-    keys = cell.owner._parameters.keys()
-    names = frozenset(keys)
-    return lambda: names == keys
 
 
 class Steppers:
@@ -172,7 +130,7 @@ class Steppers:
     def of(self, cells: Iterable[Cell], batch: int) -> Stepper:
         """Return the steps of `batch` rows; where there are none, one that refuses to advance."""
         known = self._known.get(batch)
-        if known is None or not known.holds():
+        if known is None or not known.settled.holds():
             if len(self._known) >= MOST_FORMS:
                 self._known.clear()
             known = self._known[batch] = _stepper(cells, batch)
@@ -192,12 +150,4 @@ def _stepper(cells: Iterable[Cell], batch: int) -> Stepper:
 
 
 def _is_simple(cell: Cell, first: Cell) -> bool:
-    kind = type(cell)
-    return (
-        cell.state_sizes == first.state_sizes
-        and not cell.inputs
-        and not (cell.training and cell.noise.draws)
-        and kind.readout is Cell.readout
-        and kind.initial_state is Cell.initial_state
-        and not cell._modules
-    )
+    return cell.state_sizes == first.state_sizes and is_plain(cell)

@@ -12,8 +12,10 @@ from tidegate.cells.base import Cell, State
 from tidegate.cells.options import check_size
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call
+from tidegate.compile.runner import Runners
 from tidegate.compile.select import BACKENDS, check_inputs, choose, run, run_stack
-from tidegate.compile.stepping import Stepper, Steppers, is_watched
+from tidegate.compile.settled import is_watched
+from tidegate.compile.stepping import Stepper, Steppers
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import check_input, read_lengths, turned
 from tidegate.nn.norms import NORMS
@@ -98,6 +100,7 @@ class Recurrent(nn.Module):
         self.output_size = self.connection.output_size
         self._is_bare = not bidirectional and connects is Plain and norm is None
         self._steppers = Steppers()
+        self._runners = Runners()
 
     @property
     def bidirectional(self) -> bool:
@@ -186,7 +189,7 @@ class Recurrent(nn.Module):
 
     @property
     def _cells(self) -> list[Cell]:
-        return list(self.cells)  # type: ignore[arg-type]
+        return list(self._every_cell())
 
     def _every_cell(self) -> Iterable[Cell]:
         """Return the cells as they are, and as they will be."""
@@ -203,6 +206,10 @@ class Recurrent(nn.Module):
         """`forward` on batch-first, checked input; `lengths` is None when every row is full."""
         cells = self._cells
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
+        if lengths is None and resets is None and not (inputs or self.recompute or is_watched()):
+            done = self._run_prepared(x, before)
+            if done is not None:
+                return done[0], join(cells, done[1])
         given = check_inputs(cells[0], x, inputs)
         choice = None
         if type(self.connection) is Plain and self.norms is None and not inputs and not self.recompute:
@@ -229,6 +236,15 @@ class Recurrent(nn.Module):
             return torch.cat([done.outputs, reverse_within_lengths(back.outputs, lengths)], dim=-1)
 
         return self._stack(x, lengths, one), join(cells, after)
+
+    def _run_prepared(
+        self, x: Tensor, before: Sequence[tuple[Tensor, ...] | None]
+    ) -> tuple[Tensor, list[State]] | None:
+        """Run full batches without noise by kernels alone, where the layer is nothing more than its cells."""
+        if not self._steps_compile():
+            return None
+        done = self._runners.of(self._every_cell(), x, self.backend).run(x, before)
+        return done and (done[0], [cell.pack(states) for cell, states in zip(self._every_cell(), done[1], strict=True)])
 
     def _stack(self, x: Tensor, lengths: Tensor | None, one: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Take `x` through the layers: `one` at a time, norm, connection, dropout to what those above read."""
@@ -270,7 +286,7 @@ class Recurrent(nn.Module):
         return x._replace(data=packed.data), state
 
     def _check(self, x: Tensor, axes: str) -> None:
-        check_input(x, axes, self.input_size, self._cells[0].weight_ih.dtype)
+        check_input(x, axes, self.input_size, next(iter(self._every_cell())).weight_ih.dtype)
 
     def extra_repr(self) -> str:
         return (
