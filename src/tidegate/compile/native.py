@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -130,10 +130,14 @@ class Native:
         for name, gradient in zip(names, to_steps, strict=True):
             buffers["step_gradient", name] = gradient
         _put(
-            buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=torch.split(to_vectors, sizes, 1)
+            buffers,
+            initial=to_states,
+            final=finals,
+            fresh=to_fresh,
+            shared_gradient=to_vectors.split_with_sizes(sizes, 1),
         )
         self.reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
-        sums = torch.split(to_vectors[0] if items == 1 else to_vectors.sum(0), sizes)
+        sums = (to_vectors[0] if items == 1 else to_vectors.sum(0)).split_with_sizes(sizes)
         to_matrices = self._matrix_gradients(matrices, buffers, saved, length, count)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 
@@ -161,24 +165,31 @@ class Native:
         """Sum what each product contributes to its matrix over all rows and steps, as large products."""
         found: list[Tensor | None] = [None] * len(matrices)
         begins = list(saved_begins(self._saved, length, count))
-        for outer in self.program.outers:
-            kind, name, offset, width = outer.left
+        lines = length * count
+
+        @cache
+        def standing(kind: str, name: int | str, offset: int, width: int, turned: bool) -> Tensor:
+            """Some units of a buffer [T, B, ·], a row for each row of each step, or a column."""
             if kind == "saved":
                 assert isinstance(name, int)
-                left = saved.as_strided((length * count, width), (width, 1), begins[name])
+                whole, total, offset = saved, width, begins[name]
             else:
-                left = _columns(buffers[kind, name], offset, width)
-            gradient = _columns(buffers[outer.kind, outer.name], outer.offset, outer.width)
-            f = outer.factor
-            first, second = (gradient, left) if f.turned else (left, gradient)
+                whole, total = buffers[kind, name], buffers[kind, name].shape[2]
+            size, stride = ((width, lines), (1, total)) if turned else ((lines, width), (total, 1))
+            return whole.as_strided(size, stride, whole.storage_offset() + offset)
+
+        for outer in self.program.outers:
+            f, gradient = outer.factor, (outer.kind, outer.name, outer.offset, outer.width)
+            first, second = (gradient, outer.left) if f.turned else (outer.left, gradient)
+            up, down = standing(*first, True), standing(*second, False)
             known, shape = found[f.matrix], matrices[f.matrix].shape
-            if known is None and (first.shape[1], second.shape[1]) == shape:
-                found[f.matrix] = torch.mm(first.t(), second)
+            if known is None and (up.shape[0], down.shape[1]) == shape:
+                found[f.matrix] = torch.mm(up, down)
                 continue
             if known is None:
-                known = found[f.matrix] = first.new_zeros(shape)
-            window = known[f.row : f.row + first.shape[1], f.column : f.column + second.shape[1]]
-            window.addmm_(first.t(), second)
+                known = found[f.matrix] = up.new_zeros(shape)
+            window = known[f.row : f.row + up.shape[0], f.column : f.column + down.shape[1]]
+            window.addmm_(up, down)
         return [m.new_zeros(m.shape) if g is None else g for g, m in zip(found, matrices, strict=True)]
 
 
@@ -186,12 +197,6 @@ def _put(buffers: Buffers, **kinds: Sequence[Tensor]) -> None:
     for kind, tensors in kinds.items():
         for index, tensor in enumerate(tensors):
             buffers[kind, index] = tensor
-
-
-def _columns(x: Tensor, offset: int, width: int) -> Tensor:
-    """Return some units of a buffer [T, B, ·], a row for each row of each step."""
-    whole = x.reshape(-1, x.shape[2])
-    return whole if width == whole.shape[1] else whole[:, offset : offset + width]
 
 
 def _unit_stride(x: Tensor) -> Tensor:
