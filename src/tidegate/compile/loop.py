@@ -23,6 +23,8 @@ LINE = 64
 MOST_ROWS = 64
 TILE_BYTES = 16384
 MOST_FORMS = 64
+AHEAD = 64
+"""So many rows are multiplied at once where steps are taken ahead, a block's rows of up to 32 steps."""
 # Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the cache's ways.
 APART = 80
 
@@ -186,8 +188,8 @@ class Loop:
 
     def _new_form(self, rows: int, steps: int, items: int, workers: int) -> _Form:
         each = math.ceil(rows / items) if items else 0
-        block = self._block(each)
-        offsets, scratch_bytes = self._scratch(each, block)
+        block, chunk = self._block(each), max(2, min(32, AHEAD // max(1, each)))
+        offsets, scratch_bytes = self._scratch(each, block, chunk)
         panel_offsets, panel_numbers = self._panels if self.kernel.prepare_slots else ({}, 0)
         scratch_begins = -(-panel_numbers * self.bytes // LINE) * LINE
         saved_offsets = list(saved_begins(self.saved, steps, rows))
@@ -197,6 +199,7 @@ class Loop:
             ("rows",): rows,
             ("steps",): steps,
             ("block",): block,
+            ("chunk",): chunk,
             ("panel",): 2 * self.lanes,
         }
         for (kind, which), width in self.dense.items():
@@ -206,6 +209,8 @@ class Loop:
                 values[name] = int(name[1])
             elif name[0] == "stride":
                 values[name] = self._padded(name[1])
+            elif name[0] == "line":
+                values[name] = self._panel_padded(name[1])
             elif name[0] == "state_stride":
                 values[name] = self._padded(self.states[name[1]])
             elif name[0] == "offset":
@@ -260,23 +265,30 @@ class Loop:
         fits = TILE_BYTES // max(1, rows * panel * self.bytes * tiles)
         return panel * max(1, min(most, max(fits, 4 if rows <= 2 else 1)))
 
-    def _scratch(self, rows: int, block: int) -> tuple[dict[tuple[Any, ...], int], int]:
+    def _panel_padded(self, width: int) -> int:
+        return -(-width // (2 * self.lanes)) * 2 * self.lanes
+
+    def _scratch(self, rows: int, block: int, chunk: int) -> tuple[dict[tuple[Any, ...], int], int]:
         """Return where each buffer of a thread begins, in bytes, and the size of all."""
         offsets, total = {}, 0
         for name in self.kernel.scratch:
             offsets[name] = total
-            width = self._scratch_width(name, block)
+            width = self._scratch_width(name, block, chunk)
             size = (rows * width + 2 * self.lanes) * self.bytes
             total += -(-size // LINE) * LINE
         return offsets, total
 
-    def _scratch_width(self, name: tuple[Any, ...], block: int) -> int:
+    def _scratch_width(self, name: tuple[Any, ...], block: int, chunk: int) -> int:
         """Return how many numbers of a scratch buffer each row has."""
         kind, detail = name[0], name[-1]
         if kind in ("now", "then"):
             return self._padded(self.states[detail])
         if kind == "kept":
             return self._padded(detail)
+        if kind == "gathered":
+            return chunk * self._padded(detail)
+        if kind == "ahead":
+            return chunk * self._panel_padded(detail)
         return {"table": 8 // self.bytes, "sums": self.lanes, "tile": block}[kind]
 
     @cached_property

@@ -36,7 +36,8 @@ class Program:
 
     Buffers are named by kind: `step`, `row`, `state`, `shared`, `saved`, `outer` (gradients of products' results
     that stand in no other buffer), `step_gradient` and `shared_gradient`. `partial` are the gradients whose windows
-    overlap or leave gaps, which start from zero and are added to.
+    overlap or leave gaps, which start from zero and are added to. The plans `_ahead` leave what products have of
+    inputs to be computed for several steps ahead.
     """
 
     traced: Traced
@@ -44,7 +45,9 @@ class Program:
     outers: tuple[Outer, ...]
     outer_width: int
     infer: Plan
+    infer_ahead: Plan
     forward: Plan
+    forward_ahead: Plan
     backward: Plan
     states: tuple[int, ...]
     partial: frozenset[tuple[str, int | str]]
@@ -72,7 +75,9 @@ def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
         outers=tuple(outers),
         outer_width=sum(node.width for node, _ in extra),
         infer=plan(states, _is_leaf, _is_state),
+        infer_ahead=plan(states, _is_leaf, _is_given),
         forward=plan([*states, *saves], _is_leaf, _is_state),
+        forward_ahead=plan([*states, *saves], _is_leaf, _is_given),
         backward=plan([*gradients, *extra], lambda n: n.is_leaf or n in saved, lambda _: False),
         states=tuple(state_sizes),
         partial=_partial(gradients, traced, state_sizes),
@@ -100,6 +105,10 @@ def _is_leaf(node: Node) -> bool:
 
 def _is_state(node: Node) -> bool:
     return node.op == "state"
+
+
+def _is_given(node: Node) -> bool:
+    return node.op in ("state", "step")
 
 
 def _offsets(pieces: Sequence[Node]) -> list[tuple[int, Node]]:

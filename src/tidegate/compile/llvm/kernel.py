@@ -149,7 +149,8 @@ class _Writer:
                 now, then = time.carried[: len(self.states)], time.carried[len(self.states) :]
                 rows = self._running(time.counter, item)
                 self._reset(now, rows, table, time.counter)
-                self._stages(item, time.counter, rows, now, then, table)
+                line = self._ahead(time.counter, item, table)
+                self._stages(item, time.counter, rows, line, now, then, table)
                 left = self._running(self.builder.add(time.counter, INDEX(1)), item)
                 for index, _ in enumerate(self.states):
                     self._copy(index, "final", then[index], left, rows, table, load=False)
@@ -168,7 +169,7 @@ class _Writer:
                 for index, _ in enumerate(self.states):
                     self._copy(index, "final", now[index], self._running(later, item), rows, table, load=True)
                 self._clear_partial(then, rows, table)
-                self._stages(item, time, rows, now, then, table)
+                self._stages(item, time, rows, INDEX(0), now, then, table)
                 self._reset_gradient(then, rows, table, time)
                 turn.following = [*then, *now]
             running = self._running(INDEX(0), item)
@@ -215,10 +216,17 @@ class _Writer:
         numbers = range(len(self.states))
         return [self.scratch(("now", i)) for i in numbers], [self.scratch(("then", i)) for i in numbers]
 
+    def _ahead(self, time: ir.Value, item: ir.Value, table: ir.Value) -> ir.Value:
+        ahead, product = self.passes.ahead, self.passes.products.get(None)
+        if not ahead or product is None:
+            return INDEX(0)
+        return ahead.emit(time, table, lambda t: self._running(t, item), product)
+
     def _stages(
-        self, item: ir.Value, time: ir.Value, rows: ir.Value, now: list[ir.Value], then: list[ir.Value], table: ir.Value
-    ) -> None:
-        at = Moment(item, time, rows, dict(enumerate(now)), dict(enumerate(then)))
+        self, item: ir.Value, time: ir.Value, rows: ir.Value, line: ir.Value, now: list[ir.Value],
+        then: list[ir.Value], table: ir.Value,
+    ) -> None:  # fmt: skip
+        at = Moment(item, time, rows, line, dict(enumerate(now)), dict(enumerate(then)))
         for stage in self.plan.stages:
             self.passes.emit(stage, at, table)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 
 from tidegate.compile.graph import REDUCTIONS, Factor, Node
+from tidegate.compile.llvm.ahead import Ahead
 from tidegate.compile.llvm.elementary import FUNCTIONS
 from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
@@ -23,11 +24,15 @@ LOGIC = {"and": "logical_and", "or": "logical_or", "not": "logical_not"}
 
 @dataclass(frozen=True)
 class Moment:
-    """Where in the sequence code stands: which step, which states, how many rows are running."""
+    """Where in the sequence code stands: which step, how many rows are running, which states.
+
+    `line` is where the first row's line stands among those computed ahead.
+    """
 
     item: ir.Value
     time: ir.Value
     rows: ir.Value
+    line: ir.Value
     current: Mapping[int, ir.Value]
     following: Mapping[int, ir.Value]
 
@@ -73,6 +78,7 @@ class Passes:
         self.partial = partial
         self.saved = saved
         self.numbers = {node: number for number, node in enumerate(plan.scratch)}
+        self.ahead = Ahead(lanes, frame, plan, scratch)
 
     def emit(self, stage: Stage, at: Moment, table: ir.Value) -> None:
         """Write one stage."""
@@ -126,24 +132,29 @@ class Passes:
     def _neutral(self, node: Node) -> ir.Value:
         return self.lanes.const(0.0 if node.op == "sum" else float("-inf"))
 
-    def tile(self, node: Node, row: ir.Value, unit: ir.Value) -> ir.Value:
-        """Return where the product of this block of units stands."""
+    def tile(self, node: Node, at: Moment, row: ir.Value, first: ir.Value, unit: ir.Value) -> ir.Value:
+        """Return where unit `unit` of the product of the block from `first` on stands."""
+        if node in self.ahead.terms:
+            return self.ahead.place(node, self.builder.add(at.line, row), self.builder.add(first, unit))
         base = self.scratch(("tile", self.plan.products.index(node), "block"))
         return after(self.lanes, strided(self.lanes, base, row, self.frame.index("block")), unit)
 
     def _multiply(self, node: Node, at: Moment, first: ir.Value, units: ir.Value) -> None:
-        number = self.plan.products.index(node)
+        number, early = self.plan.products.index(node), self.ahead.terms.get(node, [])
+        stride, begun = self.ahead.line(node) if early else self.frame.index("block"), bool(early)
         for term, (v, factor) in enumerate(zip(node.inputs, node.attributes, strict=True)):
-            depth, tile = self.frame.number(v.width), self.tile(node, INDEX(0), INDEX(0))
+            if term in early:
+                continue
+            depth, tile = self.frame.number(v.width), self.tile(node, at, INDEX(0), first, INDEX(0))
             left = [at.rows, depth, self._rows(v, at), self._row_stride(v)]
-            block, adds = self.frame.index("block"), ir.IntType(1)(term > 0)
+            adds, begun = ir.IntType(1)(begun), True
             if None in self.products:
                 panels = self._panels(number, term, depth, first, units)
-                result = [tile, block, INDEX(2 * self.lanes.count), adds]
+                result = [tile, stride, INDEX(2 * self.lanes.count), adds]
                 self.builder.call(self.products[None], [*left, *panels, *result])
             else:
                 matrix = self._window(factor, first)
-                self.builder.call(self.products[factor.turned], [*left, *matrix, units, tile, block, adds])
+                self.builder.call(self.products[factor.turned], [*left, *matrix, units, tile, stride, adds])
 
     def _panels(
         self, number: int, term: int, depth: ir.Value, first: ir.Value, units: ir.Value
@@ -197,7 +208,9 @@ class _Body:
 
     def emit(self) -> None:
         for node in self.stage.products:
-            self.values[node] = self.lanes.load(self.p.tile(node, self.here.row, self.in_block))
+            first = self.builder.sub(self.here.unit, self.in_block)
+            place = self.p.tile(node, self.at, self.here.row, first, self.in_block)
+            self.values[node] = self.lanes.load(place)
         for node in self.stage.nodes:
             self.values[node] = self._compute(node)
         for node in self.stage.reductions:

@@ -1,0 +1,101 @@
+"""What products with inputs contribute, for a few steps ahead, as IR.
+
+Inputs are known before the recurrence comes to them. Multiplied for several steps at once, more rows share each panel
+that is read: it matters where rows are few, or where panels do not stay in the cache from step to step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+from tidegate.compile.graph import Node
+from tidegate.compile.llvm.frame import Frame, Size
+from tidegate.compile.llvm.lanes import INDEX, Lanes
+from tidegate.compile.llvm.tile import after, steps, strided
+from tidegate.compile.stages import Plan
+
+Scratch: TypeAlias = Callable[[tuple[Any, ...]], ir.Value]
+
+
+class Ahead:
+    """The terms of a plan's products that are known ahead, and where a thread keeps what they come to.
+
+    Those are the terms whose input is read from the caller's memory and stands in no scratch. What `chunk` steps of
+    a block's rows come to stands in one buffer for each product, a line for each row of each step.
+    """
+
+    def __init__(self, lanes: Lanes, frame: Frame, plan: Plan, scratch: Scratch) -> None:
+        self._lanes = lanes
+        self._frame = frame
+        self._scratch = scratch
+        self.terms: Mapping[Node, list[int]] = {
+            node: terms
+            for node in plan.products
+            if (terms := [term for term, v in enumerate(node.inputs) if v.op == "step" and v not in plan.scratch])
+        }
+        self._numbers = {node: plan.products.index(node) for node in self.terms}
+        self._inputs = list(dict.fromkeys(node.inputs[term] for node, terms in self.terms.items() for term in terms))
+
+    def __bool__(self) -> bool:
+        return bool(self.terms)
+
+    def line(self, node: Node) -> ir.Value:
+        """Return how far apart the lines of a product stand."""
+        return self._frame.index("line", Size(node.width))
+
+    def place(self, node: Node, row: ir.Value, unit: ir.Value) -> ir.Value:
+        """Return where a unit of a line stands."""
+        base = self._scratch(("ahead", self._numbers[node], Size(node.width)))
+        return after(self._lanes, strided(self._lanes, base, row, self.line(node)), unit)
+
+    def emit(
+        self, time: ir.Value, table: ir.Value, running: Callable[[ir.Value], ir.Value], product: ir.Function
+    ) -> ir.Value:
+        """Compute the lines of the steps from `time` on, where it is time to; return the first line of this step."""
+        builder, chunk = self._lanes.builder, self._frame.index("chunk")
+        turn = builder.urem(time, chunk)
+        rows = running(builder.sub(time, turn))
+        with builder.if_then(builder.icmp_signed("==", turn, INDEX(0))):
+            left = builder.sub(self._frame.index("steps"), time)
+            count = builder.select(builder.icmp_signed("<", left, chunk), left, chunk)
+            for number, v in enumerate(self._inputs):
+                self._gather(number, v, time, count, rows, table)
+            for node, terms in self.terms.items():
+                for term in terms:
+                    self._multiply(node, term, builder.mul(count, rows), product)
+        return builder.mul(turn, rows)
+
+    def _gathered(self, number: int, v: Node) -> ir.Value:
+        return self._scratch(("gathered", number, Size(v.width)))
+
+    def _gather(self, number: int, v: Node, time: ir.Value, count: ir.Value, rows: ir.Value, table: ir.Value) -> None:
+        """Copy what some rows read in some steps, line by line: in the caller's memory they may be far apart."""
+        lanes, builder, frame = self._lanes, self._lanes.builder, self._frame
+        name, offset = v.attributes
+        base = after(lanes, frame.pointer("buffer", "step", name), frame.number(offset))
+        across, down = (frame.index(f"{which}_stride", "step", name) for which in ("row", "step"))
+        width, stride = frame.number(v.width), frame.index("stride", Size(v.width))
+        with steps(builder, INDEX(0), count, 1) as step, steps(builder, INDEX(0), rows, 1) as row:
+            index = builder.load(builder.gep(table, [row.counter], source_etype=INDEX), align=8, typ=INDEX)
+            line = strided(lanes, strided(lanes, base, index, across), builder.add(time, step.counter), down)
+            place = builder.add(builder.mul(step.counter, rows), row.counter)
+            target = strided(lanes, self._gathered(number, v), place, stride)
+            with steps(builder, INDEX(0), builder.add(width, INDEX(lanes.count - 1)), lanes.count) as unit:
+                mask = lanes.first(builder.sub(width, unit.counter))
+                lanes.store(
+                    lanes.masked_load(after(lanes, line, unit.counter), mask), after(lanes, target, unit.counter)
+                )
+
+    def _multiply(self, node: Node, term: int, rows: ir.Value, product: ir.Function) -> None:
+        builder, frame, panel = self._lanes.builder, self._frame, INDEX(2 * self._lanes.count)
+        v, number = node.inputs[term], self._numbers[node]
+        depth, width = frame.number(v.width), frame.number(node.width)
+        left = [rows, depth, self._gathered(self._inputs.index(v), v), frame.index("stride", Size(v.width))]
+        count = builder.udiv(builder.add(width, builder.sub(panel, INDEX(1))), panel)
+        panels = [frame.pointer("panels", number, term), builder.mul(depth, panel), count]
+        adds = ir.IntType(1)(term != self.terms[node][0])
+        result = [self.place(node, INDEX(0), INDEX(0)), self.line(node), panel, adds]
+        builder.call(product, [*left, *panels, *result])
