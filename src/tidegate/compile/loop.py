@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tidegate.compile import pages
 from tidegate.compile.llvm import panels, threads
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import Target
@@ -57,7 +58,7 @@ def _full(rows: int, steps: int) -> Batch:
 
 def blank(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
     """Return memory for a kernel to write; what it does not write is never read, unless it must be `zero`."""
-    return torch.zeros(shape, dtype=dtype, device="cpu") if zero else fresh(shape, dtype)
+    return pages.asked(torch.empty(shape, dtype=dtype, device="cpu")).zero_() if zero else fresh(shape, dtype)
 
 
 @lru_cache(maxsize=64)
@@ -69,7 +70,7 @@ def zeros(rows: int, width: int, dtype: torch.dtype) -> Tensor:
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory that may hold anything; tests have it hold NaN."""
-    return torch.empty(shape, dtype=dtype, device="cpu")
+    return pages.asked(torch.empty(shape, dtype=dtype, device="cpu"))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
@@ -14,10 +15,8 @@ from tidegate.compile.loop import MOST_FORMS, zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import unroll_now
 from tidegate.compile.select import choose
-from tidegate.compile.settled import Place, Settled, are_as_traced, is_plain, is_watched, places
+from tidegate.compile.settled import Place, Settled, are_as_traced, is_plain, places
 from tidegate.compile.trace import UntraceableError
-
-States = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -38,31 +37,32 @@ class Runner:
         self._layers = layers
         self._width = self.settled.cells[0].input_size
 
-    def run(self, x: Tensor, before: Sequence[States | None]) -> tuple[Tensor, list[States]] | None:
-        """Run over `x` [B, T, I]; return the outputs [B, T, O] and the last states of each cell, [B, ·].
+    def run(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """Run over `x` [B, T, I] from states [layers, B, H], or none; return the outputs [B, T, O] and the last states.
 
-        Return None where it must be done the long way: something follows torch's operations, `x` or a state is not a
-        plain tensor of the weights' dtype, the cells are not what they were, or their parameters.
+        Return None where it must be done the long way: `x` or a state is not a plain tensor of the weights' dtype
+        that fits, the cells are not what they were, or their parameters.
         """
         settled = self.settled
-        if not self._layers or is_watched() or not self._takes(x):
+        if not self._layers or x.shape[2] != self._width or not self._takes(x):
             return None
-        if not all(s is None or all(map(self._takes, s)) for s in before):
+        shapes = [(len(self._layers), x.shape[0], width) for width in self._layers[0].states]
+        if given and not ([s.shape for s in given] == shapes and all(map(self._takes, given))):
             return None
         parameters = settled.read()
         if parameters is None:
             return None
         first, after = 0, []
-        for layer, given in zip(self._layers, before, strict=True):
+        for number, layer in enumerate(self._layers):
             split, last = first + layer.vectors, first + len(layer.parameters)
-            vectors, matrices = parameters[first:split], parameters[split:last]
-            vectors = [v if v.dim() == 1 else v.reshape(-1) for v in vectors]
-            states = given or [zeros(x.shape[0], width, settled.dtype) for width in layer.states]
-            states = [s.contiguous() for s in states]
-            x, *ends = unroll_now(layer.native, [x], [], states, [], vectors, matrices, None, None)
-            after.append(tuple(ends))
+            vectors = [v if v.dim() == 1 else v.reshape(-1) for v in parameters[first:split]]
+            states = [s[number].contiguous() for s in given] or [zeros(*shape[1:], settled.dtype) for shape in shapes]
+            x, *ends = unroll_now(layer.native, [x], [], states, [], vectors, parameters[split:last], None, None)
+            after.append(ends)
             first = last
-        return x, after
+        if len(after) == 1:
+            return x, tuple([s.unsqueeze(0) for s in after[0]])
+        return x, tuple([torch.stack(each) for each in zip(*after, strict=True)])
 
     def _takes(self, x: Tensor) -> bool:
         return type(x) is Tensor and x.dtype is self.settled.dtype and x.is_cpu and not x.is_neg()
@@ -77,23 +77,34 @@ class Runners:
     def __reduce__(self) -> tuple[type[Runners], tuple[()]]:
         return Runners, ()
 
-    def of(self, cells: Iterable[Cell], x: Tensor, backend: str) -> Runner:
-        """Return what runs the cells over batches like `x` [B, T, I], where `backend` is "auto" or the compiler's."""
+    def run(
+        self, cells: Iterable[Cell], x: object, state: object, backend: str
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """Run the cells as `Runner.run` does, where `backend` is "auto" or the compiler's, and nothing is watched."""
+        given = [state] if type(state) is Tensor else [] if state is None else state
+        if type(x) is not Tensor or x.dim() != 3 or not isinstance(given, list | tuple):
+            return None
         key = (x.shape[1], next(iter(cells)).training)
         known = self._known.get(key)
-        if known is None or not known.settled.holds():
+        done = None if known is None else known.run(x, given)
+        if done is None and (known is None or not known.settled.holds()):
             if len(self._known) >= MOST_FORMS:
                 self._known.clear()
             known = self._known[key] = _runner(cells, x, backend)
-        return known
+            done = known.run(x, given)
+        return done
 
 
 def _runner(cells: Iterable[Cell], x: Tensor, backend: str) -> Runner:
-    """Prepare runs over batches like `x`; without layers where a cell does not compile, or is not all kernel."""
+    """Prepare runs over batches like `x`.
+
+    Without layers, where a cell does not compile, is not all kernel, or has states of other sizes than the first.
+    """
     layers = []
+    sizes = next(iter(cells)).state_sizes
     for cell in cells:
         layer = _layer(cell, x, backend)
-        if layer is None:
+        if layer is None or layer.states != sizes:
             return Runner(cells, [])
         layers.append(layer)
     return Runner(cells, layers)

@@ -120,6 +120,10 @@ class Recurrent(nn.Module):
         Raises `ShapeError` where `x`, `state`, `lengths` or `resets` do not fit, `BackendError` where the
         named backend cannot run this.
         """
+        if lengths is None and resets is None and not inputs and self.batch_first:
+            done = self._run_prepared(x, state)
+            if done is not None:
+                return done
         if isinstance(x, PackedSequence):
             return self._forward_packed(x, state, lengths, resets, inputs)
         self._check(x, "B, T" if self.batch_first else "T, B")
@@ -206,10 +210,6 @@ class Recurrent(nn.Module):
         """`forward` on batch-first, checked input; `lengths` is None when every row is full."""
         cells = self._cells
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
-        if lengths is None and resets is None and not (inputs or self.recompute or is_watched()):
-            done = self._run_prepared(x, before)
-            if done is not None:
-                return done[0], join(cells, done[1])
         given = check_inputs(cells[0], x, inputs)
         choice = None
         if type(self.connection) is Plain and self.norms is None and not inputs and not self.recompute:
@@ -237,14 +237,12 @@ class Recurrent(nn.Module):
 
         return self._stack(x, lengths, one), join(cells, after)
 
-    def _run_prepared(
-        self, x: Tensor, before: Sequence[tuple[Tensor, ...] | None]
-    ) -> tuple[Tensor, list[State]] | None:
+    def _run_prepared(self, x: Tensor | PackedSequence, state: StackState | None) -> tuple[Tensor, StackState] | None:
         """Run full batches without noise by kernels alone, where the layer is nothing more than its cells."""
-        if not self._steps_compile():
+        if self.recompute or not self._steps_compile() or is_watched():
             return None
-        done = self._runners.of(self._every_cell(), x, self.backend).run(x, before)
-        return done and (done[0], [cell.pack(states) for cell, states in zip(self._every_cell(), done[1], strict=True)])
+        done = self._runners.run(self._every_cell(), x, state, self.backend)
+        return done and (done[0], done[1] if len(done[1]) > 1 else done[1][0])
 
     def _stack(self, x: Tensor, lengths: Tensor | None, one: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Take `x` through the layers: `one` at a time, norm, connection, dropout to what those above read."""
