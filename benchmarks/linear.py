@@ -1,4 +1,4 @@
-"""Linear recurrences over long sequences: the scan against copying, a minGRU layer against its loop and stock torch.
+"""Linear recurrences over long sequences: a scan against copying, a minGRU layer against its loop and stock torch.
 
     python benchmarks/linear.py [--steps 16384] [--loop-steps 1024] [--input-size 16] [--rounds 5]
 

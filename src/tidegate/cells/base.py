@@ -221,6 +221,11 @@ class Cell(Pieces):
         return outputs
 
     @property
+    def reads_out(self) -> bool:
+        """Whether `readout` may return anything but what it is given."""
+        return type(self).readout is not Cell.readout
+
+    @property
     def output_size(self) -> int:
         """The width of what `readout` returns."""
         return self.recurrent_size

@@ -73,6 +73,10 @@ class Elman(Cell):
         return self.linear(outputs, self.weight_ho, self.bias_ho)
 
     @property
+    def reads_out(self) -> bool:
+        return self._output_size is not None or type(self).readout is not Elman.readout
+
+    @property
     def output_size(self) -> int:
         return self._output_size or self.hidden_size
 

@@ -56,6 +56,8 @@ def refuses(call: Call) -> Refusal | None:
     if torch.compiler.is_compiling():
         node = _node(call)
         return (lambda: node) if isinstance(node, str) else None
+    if torch.autograd.forward_ad._current_level >= 0:
+        return lambda: "derivatives in forward mode need operations of torch's own"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return lambda: "torch.func's transforms need operations of torch's own"
     found = traced_of(call)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tidegate.compile import pages
 from tidegate.compile.llvm import panels, threads
+from tidegate.compile.llvm.ahead import AHEAD
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel
@@ -24,10 +25,9 @@ LINE = 64
 MOST_ROWS = 64
 TILE_BYTES = 16384
 MOST_FORMS = 64
-AHEAD = 64
-"""So many rows are multiplied at once where steps are taken ahead, a block's rows of up to 32 steps."""
-# Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the cache's ways.
-APART = 80
+# Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the caches' ways. In
+# the first cache, 4 KB a way, that is 320 bytes apart, in the second, 32 to 128 KB a way, 8.5 KB.
+APART = 2128
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ class Loop:
 
     def _new_form(self, rows: int, steps: int, items: int, workers: int) -> _Form:
         each = math.ceil(rows / items) if items else 0
-        block, chunk = self._block(each), max(2, min(32, AHEAD // max(1, each)))
-        offsets, scratch_bytes = self._scratch(each, block, chunk)
+        block = self._block(each)
+        offsets, scratch_bytes = self._scratch(each, block)
         panel_offsets, panel_numbers = self._panels if self.kernel.prepare_slots else ({}, 0)
         scratch_begins = -(-panel_numbers * self.bytes // LINE) * LINE
         saved_offsets = list(saved_begins(self.saved, steps, rows))
@@ -200,7 +200,6 @@ class Loop:
             ("rows",): rows,
             ("steps",): steps,
             ("block",): block,
-            ("chunk",): chunk,
             ("panel",): 2 * self.lanes,
         }
         for (kind, which), width in self.dense.items():
@@ -269,17 +268,17 @@ class Loop:
     def _panel_padded(self, width: int) -> int:
         return -(-width // (2 * self.lanes)) * 2 * self.lanes
 
-    def _scratch(self, rows: int, block: int, chunk: int) -> tuple[dict[tuple[Any, ...], int], int]:
+    def _scratch(self, rows: int, block: int) -> tuple[dict[tuple[Any, ...], int], int]:
         """Return where each buffer of a thread begins, in bytes, and the size of all."""
         offsets, total = {}, 0
         for name in self.kernel.scratch:
             offsets[name] = total
-            width = self._scratch_width(name, block, chunk)
+            width = self._scratch_width(name, block)
             size = (rows * width + 2 * self.lanes) * self.bytes
             total += -(-size // LINE) * LINE
         return offsets, total
 
-    def _scratch_width(self, name: tuple[Any, ...], block: int, chunk: int) -> int:
+    def _scratch_width(self, name: tuple[Any, ...], block: int) -> int:
         """Return how many numbers of a scratch buffer each row has."""
         kind, detail = name[0], name[-1]
         if kind in ("now", "then"):
@@ -287,9 +286,9 @@ class Loop:
         if kind == "kept":
             return self._padded(detail)
         if kind == "gathered":
-            return chunk * self._padded(detail)
+            return AHEAD * self._padded(detail)
         if kind == "ahead":
-            return chunk * self._panel_padded(detail)
+            return AHEAD * self._panel_padded(detail)
         return {"table": 8 // self.bytes, "sums": self.lanes, "tile": block}[kind]
 
     @cached_property

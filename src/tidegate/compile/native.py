@@ -148,15 +148,10 @@ class Native:
             buffers["outer", 0] = blank(length, count, program.outer_width, dtype=dtype, zero=ragged)
         for name, gradient in zip(names, to_steps, strict=True):
             buffers["step_gradient", name] = gradient
-        _put(
-            buffers,
-            initial=to_states,
-            final=finals,
-            fresh=to_fresh,
-            shared_gradient=to_vectors.split_with_sizes(sizes, 1),
-        )
+        shares = to_vectors.split_with_sizes(sizes, 1)
+        _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         self.reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
-        sums = (to_vectors[0] if items == 1 else to_vectors.sum(0)).split_with_sizes(sizes)
+        sums = [share.sum(0) for share in shares]
         to_matrices = self._matrix_gradients(matrices, buffers, saved, length, count)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -37,7 +37,19 @@ def unroll_now(
     it costs as much as a short run.
     """
     groups = (steps, rows, states, fresh, vectors, matrices)
-    return _run(native, groups, lengths, resets)
+    tensors = [t for group in groups for t in group]
+    if torch._C._len_torch_dispatch_stack() or not all(
+        type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors
+    ):
+        return unroll_as_node(native.key, steps, rows, states, fresh, vectors, matrices, lengths, resets)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        # What `apply` does before, for torch.func's transforms, is a third of the time it takes.
+        apply: Any = super(torch.autograd.Function, _Unroll).apply
+        kernel = Kernel(native, native.forward, native.backward, by_batch=True)
+        done: Sequence[Tensor] = apply(kernel, tuple(map(len, groups)), lengths, resets, *tensors)
+        return done
+    outputs, *final, _ = native.forward(_by_time(steps), rows, states, fresh, vectors, matrices, lengths, resets, False)
+    return [outputs.transpose(0, 1), *final]
 
 
 def unroll_as_node(
@@ -56,75 +68,64 @@ def _by_time(steps: Tensors) -> list[Tensor]:
     return [x.transpose(0, 1).contiguous() for x in steps]
 
 
-def _run(
-    native: Native, groups: tuple[Tensors, ...], lengths: Tensor | None, resets: Tensor | None
-) -> Sequence[Tensor]:
-    tensors = [t for group in groups for t in group]
-    steps, rows, states, fresh, vectors, matrices = groups
-    if torch._C._len_torch_dispatch_stack() or not all(
-        type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors
-    ):
-        return unroll_as_node(native.key, steps, rows, states, fresh, vectors, matrices, lengths, resets)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-
-        def forward(*given: Any) -> list[Tensor]:
-            outputs, *rest = native.forward(*given)
-            return [_own(outputs), *rest]
-
-        # What `apply` does before, for torch.func's transforms, is a third of the time it takes.
-        apply: Any = super(torch.autograd.Function, _Unroll).apply
-        done: Sequence[Tensor] = apply(
-            native, forward, native.backward, tuple(map(len, groups)), lengths, resets, *tensors
-        )
-        return done
-    outputs, *final, _ = native.forward(_by_time(steps), rows, states, fresh, vectors, matrices, lengths, resets, False)
-    return [outputs.transpose(0, 1), *final]
-
-
 def _own(outputs: Tensor) -> Tensor:
     """Return [T, B, H] as [B, T, H] that is no view: an autograd function's views may not be changed in place."""
     length, batch, width = outputs.shape
     return outputs.new_empty(0).set_(outputs.untyped_storage(), 0, (batch, length, width), (width, batch * width, 1))
 
 
-class _Unroll(torch.autograd.Function):
-    """A kernel with its gradient. Tensors come flat, `counts` says how many of each kind; steps are [B, T, ·].
+class Kernel(NamedTuple):
+    """What a gradient function runs, on steps [T, B, ·]; `by_batch` says that it is given [B, T, ·], and gives that.
 
-    `forward` and `backward` take them as [T, B, ·], dense, `forward` gives outputs [B, T, H]. To turn them in here
-    costs a fraction of doing it with gradients.
+    The native code stays as long as a gradient may be asked for, though the cell may be gone.
+    """
+
+    native: Native
+    forward: Callable[..., Sequence[Tensor]]
+    backward: Callable[..., Sequence[Tensor]]
+    by_batch: bool
+
+
+class _Unroll(torch.autograd.Function):
+    """A kernel with its gradient. Tensors come flat, `counts` says how many of each kind.
+
+    To turn steps in here costs a fraction of doing it with gradients.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, native: Native, forward: Any, backward: Any, counts: Sequence[int], lengths: Tensor | None,
-        resets: Tensor | None, *tensors: Tensor,
+        ctx: Any, kernel: Kernel, counts: Sequence[int], lengths: Tensor | None, resets: Tensor | None,
+        *tensors: Tensor,
     ) -> Any:  # fmt: skip
-        steps, *rest = _groups(counts, tensors)
-        by_time = _by_time(steps)
-        outputs, *final, saved = forward(by_time, *rest, lengths, resets, True)
-        rows, states, fresh, vectors, matrices = rest
-        # The kernels stay as long as a gradient may be asked for, though the cell may be gone.
-        ctx.native, ctx.backward, ctx.counts = native, backward, (len(steps), len(rows), len(vectors), len(matrices))
+        steps, rows, states, fresh, vectors, matrices = _groups(counts, tensors)
+        by_time = _by_time(steps) if kernel.by_batch else steps
+        outputs, *final, saved = kernel.forward(by_time, rows, states, fresh, vectors, matrices, lengths, resets, True)
+        ctx.kernel, ctx.counts = kernel, (len(steps), len(rows), len(vectors), len(matrices))
         ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
         flags = [t for t in (lengths, resets) if t is not None]
-        # The first are for a second derivative alone, which is refused whatever it is asked for.
-        ctx.first = len(states) + len(fresh) + len(steps)
-        ctx.save_for_backward(*states, *fresh, *steps, *by_time, *rows, *vectors, *matrices, saved, *flags)
+        # For a second derivative alone, which is refused whatever it is asked for.
+        asked = [t for t in (*states, *fresh, *steps) if t.requires_grad]
+        ctx.asked = len(asked)
+        ctx.save_for_backward(*asked, *by_time, *rows, *vectors, *matrices, saved, *flags)
         ctx.set_materialize_grads(False)
-        return outputs, *final
+        return _own(outputs) if kernel.by_batch else outputs, *final
 
     @staticmethod
     def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
-        tensors = list(ctx.saved_tensors)
-        inputs, tensors = tensors, tensors[ctx.first :]
+        kernel, inputs = ctx.kernel, ctx.saved_tensors
+        tensors = list(inputs[ctx.asked :])
         resets = tensors.pop() if ctx.has[1] else None
         lengths = tensors.pop() if ctx.has[0] else None
         saved = tensors.pop()
         steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
 
         def run() -> Sequence[Tensor]:
-            turned = None if out_gradient is None else out_gradient.transpose(0, 1)
-            found = ctx.backward(turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+            turned = out_gradient
+            if kernel.by_batch and out_gradient is not None:
+                turned = out_gradient.transpose(0, 1)
+            found = kernel.backward(turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+            if not kernel.by_batch:
+                return found
             return [*[each.transpose(0, 1) for each in found[: len(steps)]], *found[len(steps) :]]
 
         given = [t for t in (out_gradient, *final_gradients) if t is not None]
@@ -133,7 +134,7 @@ class _Unroll(torch.autograd.Function):
             (len(steps), len(final_gradients), 0 if resets is None else ctx.fresh, len(vectors) + len(matrices)), found
         )
         fresh = to_fresh or [None] * ctx.fresh
-        return (*[None] * 6, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
+        return (*[None] * 4, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
 
 
 def _groups(counts: Sequence[int], tensors: Sequence[Any]) -> list[list[Any]]:
@@ -153,7 +154,7 @@ def _forward(
 
 
 def _dense(tensors: Tensors) -> Tensors:
-    """Whoever rewrites a graph may have chosen other strides."""
+    """Return the tensors dense: whoever rewrites a graph may have chosen other strides."""
     return [t.contiguous() for t in tensors]
 
 
@@ -195,20 +196,18 @@ def _forward_autograd(key: str, *arguments: Any) -> list[Tensor]:
 
     def forward(*given: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            outputs, *rest = torch.ops.tidegate.unroll(key, *given)
-            return [outputs.transpose(0, 1), *rest]
+            return torch.ops.tidegate.unroll(key, *given)
 
     def backward(*given: Any) -> Any:
         return torch.ops.tidegate.unroll_backward(key, *given)
 
-    if torch.is_grad_enabled() and any(t.requires_grad for group in groups for t in group):
-        steps, *rest = groups
-        tensors = [*[x.transpose(0, 1) for x in steps], *(t for group in rest for t in group)]
-        apply: Any = _Unroll.apply
-        outputs, *final = apply(NATIVES[key], forward, backward, list(map(len, groups)), lengths, resets, *tensors)
-        return [outputs.transpose(0, 1), *final, outputs.new_empty(0)]
-    with torch._C._AutoDispatchBelowAutograd():
-        return list(torch.ops.tidegate.unroll(key, *groups, lengths, resets, save))
+    if not (torch.is_grad_enabled() and any(t.requires_grad for group in groups for t in group)):
+        return list(forward(*groups, lengths, resets, save))
+    tensors = [t for group in groups for t in group]
+    apply: Any = _Unroll.apply
+    kernel = Kernel(NATIVES[key], forward, backward, by_batch=False)
+    outputs, *final = apply(kernel, list(map(len, groups)), lengths, resets, *tensors)
+    return [outputs, *final, outputs.new_empty(0)]
 
 
 _LIBRARY.impl("unroll", _forward, "CPU")

@@ -10,12 +10,10 @@ from struct import Struct
 import torch
 
 from tidegate.cells.base import Cell
-from tidegate.compile import compiled
 from tidegate.compile.call import Call
 from tidegate.compile.llvm import threads
 from tidegate.compile.loop import LINE, Batch, fresh
-from tidegate.compile.settled import Place, are_as_traced, places
-from tidegate.compile.trace import UntraceableError
+from tidegate.compile.settled import Place, kernels_of
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,10 @@ class Argument:
 def prepared(cell: Cell, batch: int) -> Prepared | None:
     """Prepare a step of `batch` rows, or return None: it does not compile, or reads weights that are computed."""
     call = Call(cell, cell.weight_ih.new_zeros(batch, 1, cell.input_size))
-    if compiled.refuses(call) is not None:
+    found = kernels_of(cell, call)
+    if found is None:
         return None
-    found = compiled.traced_of(call)
-    assert not isinstance(found, UntraceableError)
-    traced, native = found
-    vectors, matrices = places(cell, traced, traced.vectors), places(cell, traced, traced.matrices)
-    if vectors is None or matrices is None or not are_as_traced(vectors + matrices, traced):
-        return None
+    native, vectors, matrices = found
     loop, rows = native.brief, Batch.of(batch, 1, None)
     form = loop.form(batch, 1, 1, 1)
     names = loop.kernel.slots

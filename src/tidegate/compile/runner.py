@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
-from tidegate.compile import compiled
 from tidegate.compile.call import Call
 from tidegate.compile.loop import MOST_FORMS, zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import unroll_now
 from tidegate.compile.select import choose
-from tidegate.compile.settled import Place, Settled, are_as_traced, is_plain, places
-from tidegate.compile.trace import UntraceableError
+from tidegate.compile.settled import Place, Settled, is_plain, kernels_of
 
 
 @dataclass(frozen=True)
@@ -35,28 +33,33 @@ class Runner:
     def __init__(self, cells: Iterable[Cell], layers: Sequence[Layer]) -> None:
         self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
         self._layers = layers
-        self._width = self.settled.cells[0].input_size
 
-    def run(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    def run(
+        self, cells: Iterable[Cell], x: Tensor, given: Sequence[Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """Run over `x` [B, T, I] from states [layers, B, H], or none; return the outputs [B, T, O] and the last states.
 
         Return None where it must be done the long way: `x` or a state is not a plain tensor of the weights' dtype
         that fits, the cells are not what they were, or their parameters.
         """
         settled = self.settled
-        if not self._layers or x.shape[2] != self._width or not self._takes(x):
+        if not self._layers or not self._takes(x):
             return None
         shapes = [(len(self._layers), x.shape[0], width) for width in self._layers[0].states]
-        if given and not ([s.shape for s in given] == shapes and all(map(self._takes, given))):
+        if given is not None and not (all(map(self._takes, given)) and [s.shape for s in given] == shapes):
             return None
-        parameters = settled.read()
-        if parameters is None:
+        read = settled.read(cells)
+        if read is None:
             return None
+        parameters, _ = read
         first, after = 0, []
         for number, layer in enumerate(self._layers):
             split, last = first + layer.vectors, first + len(layer.parameters)
             vectors = [v if v.dim() == 1 else v.reshape(-1) for v in parameters[first:split]]
-            states = [s[number].contiguous() for s in given] or [zeros(*shape[1:], settled.dtype) for shape in shapes]
+            if given is None:
+                states = [zeros(*shape[1:], settled.dtype) for shape in shapes]
+            else:
+                states = [s[number].contiguous() for s in given]
             x, *ends = unroll_now(layer.native, [x], [], states, [], vectors, parameters[split:last], None, None)
             after.append(ends)
             first = last
@@ -69,10 +72,10 @@ class Runner:
 
 
 class Runners:
-    """The prepared runs of a layer, by number of steps, in training and in evaluation."""
+    """The prepared runs of a layer, by what the choice of a backend depends on: sizes, training, the backend named."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bool], Runner] = {}
+        self._known: dict[tuple[torch.Size, bool, str], Runner] = {}
 
     def __reduce__(self) -> tuple[type[Runners], tuple[()]]:
         return Runners, ()
@@ -80,19 +83,25 @@ class Runners:
     def run(
         self, cells: Iterable[Cell], x: object, state: object, backend: str
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """Run the cells as `Runner.run` does, where `backend` is "auto" or the compiler's, and nothing is watched."""
-        given = [state] if type(state) is Tensor else [] if state is None else state
-        if type(x) is not Tensor or x.dim() != 3 or not isinstance(given, list | tuple):
+        """Run the cells as `Runner.run` does, prepared now where they are not.
+
+        `backend` is "auto" or the compiler's, and nothing is watched.
+        """
+        first = next(iter(cells))
+        given = [state] if state is not None and len(first.states) == 1 else state
+        if not (given is None or isinstance(given, list | tuple)):
             return None
-        key = (x.shape[1], next(iter(cells)).training)
+        if type(x) is not Tensor or x.dim() != 3 or x.shape[2] != first.input_size or not x.is_cpu:
+            return None
+        if x.dtype is not first.weight_ih.dtype:
+            return None
+        key = (x.shape, first.training, backend)
         known = self._known.get(key)
-        done = None if known is None else known.run(x, given)
-        if done is None and (known is None or not known.settled.holds()):
+        if known is None or not known.settled.holds(cells):
             if len(self._known) >= MOST_FORMS:
                 self._known.clear()
             known = self._known[key] = _runner(cells, x, backend)
-            done = known.run(x, given)
-        return done
+        return known.run(cells, x, given)
 
 
 def _runner(cells: Iterable[Cell], x: Tensor, backend: str) -> Runner:
@@ -112,12 +121,10 @@ def _runner(cells: Iterable[Cell], x: Tensor, backend: str) -> Runner:
 
 def _layer(cell: Cell, x: Tensor, backend: str) -> Layer | None:
     call = Call(cell, x.detach()[..., :1].expand(-1, -1, cell.input_size))
-    if not is_plain(cell) or (choose(call) if backend == "auto" else backend) != "llvm" or compiled.refuses(call):
+    if not is_plain(cell) or (choose(call) if backend == "auto" else backend) != "llvm":
         return None
-    found = compiled.traced_of(call)
-    assert not isinstance(found, UntraceableError)
-    traced, native = found
-    vectors, matrices = places(cell, traced, traced.vectors), places(cell, traced, traced.matrices)
-    if vectors is None or matrices is None or not are_as_traced(vectors + matrices, traced):
+    found = kernels_of(cell, call)
+    if found is None:
         return None
+    native, vectors, matrices = found
     return Layer(native, vectors + matrices, len(vectors), cell.state_sizes)

@@ -29,6 +29,7 @@ class Stepper:
 
     def __init__(self, cells: Iterable[Cell], layers: Sequence[Prepared], batch: int) -> None:
         self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
+        self._cells = cells
         first = self.settled.cells[0]
         self.dtype = self.settled.dtype
         self._shape = torch.Size((batch, first.input_size)) if layers else None
@@ -81,9 +82,13 @@ class Stepper:
         if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
             return None
         settled = self.settled
-        if not x.is_contiguous() or x.is_neg() or not x.is_cpu or settled.read() is None:
+        if not x.is_contiguous() or x.is_neg() or not x.is_cpu:
             return None
-        addresses = settled.addresses
+        read = settled.read(self._cells)
+        if read is None:
+            return None
+        # The parameters are kept until the kernel is done with them.
+        _, addresses = read
         y = torch.empty_like(self._out)
         source, out = x.data_ptr(), y.data_ptr()
         if len(arguments) > 1:
@@ -130,7 +135,7 @@ class Steppers:
     def of(self, cells: Iterable[Cell], batch: int) -> Stepper:
         """Return the steps of `batch` rows; where there are none, one that refuses to advance."""
         known = self._known.get(batch)
-        if known is None or not known.settled.holds():
+        if known is None or not known.settled.holds(cells):
             if len(self._known) >= MOST_FORMS:
                 self._known.clear()
             known = self._known[batch] = _stepper(cells, batch)

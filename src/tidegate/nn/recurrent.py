@@ -98,7 +98,6 @@ class Recurrent(nn.Module):
             if new is not None:
                 new.to(cell.weight_ih.device, cell.weight_ih.dtype)
         self.output_size = self.connection.output_size
-        self._is_bare = not bidirectional and connects is Plain and norm is None
         self._steppers = Steppers()
         self._runners = Runners()
 
@@ -174,7 +173,9 @@ class Recurrent(nn.Module):
 
     def _steps_compile(self) -> bool:
         """Whether a step is the cells' steps and nothing else, on a backend that compiles them."""
-        return self._is_bare and self.backend in ("auto", "llvm") and not (self.dropout and self.training)
+        parts = self._modules
+        is_bare = self.directions == 1 and type(parts["connection"]) is Plain and parts.get("norms") is None
+        return is_bare and self.backend in ("auto", "llvm") and not (self.dropout and self.training)
 
     def _compiled_steps(self, batch: int) -> Stepper | None:
         """Return compiled steps of `batch` rows, as far as there are any."""

@@ -33,7 +33,7 @@ def part(cells: Sequence[Cell], state: StackState | None, x: Tensor) -> list[Sta
     if not _alike(cells):
         return _part_each(cells, state, x)
     names, sizes = cells[0].states, cells[0].state_sizes
-    tensors = (state,) if isinstance(state, Tensor) else tuple(state)
+    tensors = (state,) if isinstance(state, Tensor) else tuple(state) if isinstance(state, tuple | list) else ()
     if (len(names) == 1) is not isinstance(state, Tensor) or len(tensors) != len(names):
         raise ShapeError(
             "reading the state",

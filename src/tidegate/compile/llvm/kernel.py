@@ -218,8 +218,9 @@ class _Writer:
 
     def _ahead(self, time: ir.Value, item: ir.Value, table: ir.Value) -> ir.Value:
         ahead, product = self.passes.ahead, self.passes.products.get(None)
-        if not ahead or product is None:
+        if not ahead:
             return INDEX(0)
+        assert product is not None, "a plan for matrices as they stand takes no steps ahead"
         return ahead.emit(time, table, lambda t: self._running(t, item), product)
 
     def _stages(
