@@ -112,7 +112,8 @@ class Graph:
         return v if v.width == 1 else self.node(op, 1, (v,))
 
     def product(self, terms: Sequence[tuple[Node, Factor]], width: int) -> Node:
-        """Return the sum of products, each of a node and a window of a matrix."""
+        """Return the sum of products, each of a node and a window of a matrix; those of inputs come first."""
+        terms = sorted(terms, key=lambda term: term[0].op != "step")
         return self.node("product", width, [v for v, _ in terms], tuple(factor for _, factor in terms))
 
     def window(self, v: Node, offset: int, width: int) -> Node:

@@ -7,7 +7,6 @@ that is read: it matters where rows are few, or where panels do not stay in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import takewhile
 from typing import Any, TypeAlias
 
 from llvmlite import ir
@@ -27,16 +26,20 @@ Scratch: TypeAlias = Callable[[tuple[Any, ...]], ir.Value]
 class Ahead:
     """The terms of a plan's products that are known ahead, and where a thread keeps what they come to.
 
-    Those are the first ones of a product, as far as their input is read from the caller's memory: terms are always
-    added in the same order. What `AHEAD` steps of a block's rows come to stands in one buffer for each product, a
-    line for each row of each step.
+    Those are the ones whose input is read from the caller's memory and stands in no scratch, always the first: terms
+    are added in the same order whether ahead or not. What `AHEAD` steps of a block's rows come to stands in one buffer
+    for each product, a line for each row of each step.
     """
 
     def __init__(self, lanes: Lanes, frame: Frame, plan: Plan, scratch: Scratch) -> None:
         self._lanes = lanes
         self._frame = frame
         self._scratch = scratch
-        self.terms: Mapping[Node, list[int]] = {node: terms for node in plan.products if (terms := _known(plan, node))}
+        self.terms: Mapping[Node, list[int]] = {
+            node: terms
+            for node in plan.products
+            if (terms := [term for term, v in enumerate(node.inputs) if v.op == "step" and v not in plan.scratch])
+        }
         self._numbers = {node: plan.products.index(node) for node in self.terms}
         self._inputs = list(dict.fromkeys(node.inputs[term] for node, terms in self.terms.items() for term in terms))
 
@@ -100,9 +103,3 @@ class Ahead:
         adds = ir.IntType(1)(term != self.terms[node][0])
         result = [self.place(node, INDEX(0), INDEX(0)), self.line(node), panel, adds]
         builder.call(product, [*left, *panels, *result])
-
-
-def _known(plan: Plan, node: Node) -> list[int]:
-    """Return the first terms of a product, as far as they are known ahead."""
-    known = takewhile(lambda each: each[1].op == "step" and each[1] not in plan.scratch, enumerate(node.inputs))
-    return [term for term, _ in known]
