@@ -133,7 +133,17 @@ CHANGES = (
 def test_what_happens_to_a_layer_is_seen(change: Callable[[Recurrent], None]) -> None:
     layer = build(GRU)
     layer(X)
-    change(layer)
+    stream = layer.stream(3)
+    with torch.no_grad():
+        layer.step(X[:, 0])
+        stream(X[:, 0])
+        stream.reset()
+        change(layer)
+        one = copy.deepcopy(layer).eval()
+        one.backend = "reference"
+        expected = one(X[:, :1])[0][:, 0]
+        torch.testing.assert_close(layer.step(X[:, 0])[0], expected)
+        torch.testing.assert_close(stream(X[:, 0]), expected)
     same_as_reference(layer, X)
 
 

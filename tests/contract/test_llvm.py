@@ -81,18 +81,25 @@ def compare(name: str, technique: str, batch: int, hidden: int, steps: int, dtyp
     # A row of one number, normalised, is 0, and has no direction.
     if (name, technique, hidden) == ("direction", "layer_norm", 1):
         return
-    # A norm divides by what may be small, and 33 steps multiply what each adds: of these random problems about 80 lose
-    # three digits of float32 and more, whoever computes them. There the kernel is held to the exact results, and to be
-    # no worse than twice what the reference is when all that goes in is rounded this way or that.
-    where = (name, technique, batch, hidden, steps)
-    kernel, reference = (results(*where, dtype, backend) for backend in RUN)
-    if dtype == torch.float32 and difference(kernel, reference) > TOLERANCE[dtype]:
-        assert technique == "layer_norm"
-        exact = results(*where, torch.float64, "reference")
-        own = max(difference(results(*where, dtype, "reference", seed), exact) for seed in range(8))
-        assert_close(kernel, exact, max(TOLERANCE[dtype], 2 * own))
-    else:
-        assert_close(kernel, reference, TOLERANCE[dtype])
+    where = (name, technique, batch, hidden, steps, dtype)
+    kernel, reference = (results(*where, backend) for backend in RUN)
+    assert_close(kernel, reference, TOLERANCE[dtype])
+
+
+def compare_with_exact(name: str, batch: int, hidden: int, steps: int) -> None:
+    """Hold a kernel with layer norm to the exact results: to 2e-5, or to twice the reference's own error in float32.
+
+    That is its largest when all that goes in is rounded this way or that. A norm divides by what may be small, and 33
+    steps multiply what each adds: some of these random problems lose three digits of float32, whoever computes them.
+    """
+    if (name, hidden) == ("direction", 1):
+        return
+    where = (name, "layer_norm", batch, hidden, steps)
+    exact = results(*where, torch.float64, "reference")
+    kernel = results(*where, torch.float32, "llvm")
+    if difference(kernel, exact) > TOLERANCE[torch.float32]:
+        own = max(difference(results(*where, torch.float32, "reference", seed), exact) for seed in range(8))
+        assert_close(kernel, exact, max(TOLERANCE[torch.float32], 2 * own))
 
 
 def results(
@@ -139,7 +146,17 @@ def test_equals_the_reference(name: str, technique: str) -> None:
         compare(name, technique, *size, torch.float64)
 
 
-@pytest.mark.parametrize(("name", "technique"), QUICK[::3])
+ROUNDS = {("lstm_peephole_full", "layer_norm")}
+"""Further from the reference than 2e-5 in float32, with rows of one unit, where torch's norm is what rounds."""
+
+
+@pytest.mark.parametrize(
+    ("name", "technique"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.xfail(reason="beyond 2e-5", strict=True)] * (pair in ROUNDS))
+        for pair in QUICK[::3]
+    ],
+)
 def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
     for size in some_sizes(name, technique):
         compare(name, technique, *size, torch.float32)
@@ -156,10 +173,35 @@ def test_few_rows_and_steps_which_take_matrices_as_they_stand_equal_the_referenc
         assert_close([kernel[0], *states_of(cell, kernel[1])], [reference[0], *states_of(cell, reference[1])], 1e-11)
 
 
+@pytest.mark.parametrize("name", [name for name, technique in QUICK if technique == "layer_norm"])
+def test_layer_norm_in_float32_rounds_no_more_than_the_reference(name: str) -> None:
+    for size in some_sizes(name, "layer_norm"):
+        compare_with_exact(name, *size)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "technique"), EVERY)
-def test_equals_the_reference_at_every_size(name: str, technique: str) -> None:
-    for size, dtype in itertools.product(SIZES, TOLERANCE):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_layer_norm_in_float32_rounds_no_more_than_the_reference_at_every_size(name: str) -> None:
+    for size in SIZES:
+        compare_with_exact(name, *size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "technique", "dtype"),
+    [
+        pytest.param(
+            *(*pair, dtype),
+            # About half of the cells are beyond 2e-5 somewhere; which, depends on the machine.
+            marks=[pytest.mark.xfail(reason="beyond 2e-5 at some sizes")]
+            * ((pair[1], dtype) == ("layer_norm", torch.float32)),
+        )
+        for pair in EVERY
+        for dtype in TOLERANCE
+    ],
+)
+def test_equals_the_reference_at_every_size(name: str, technique: str, dtype: torch.dtype) -> None:
+    for size in SIZES:
         compare(name, technique, *size, dtype)
 
 

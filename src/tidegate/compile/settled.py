@@ -75,20 +75,6 @@ class Settled:
         return plain and parameter.is_cpu and parameter.dtype is self.dtype and parameter.shape == shape
 
 
-def places(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Place] | None:
-    """Return where the parameters of these numbers are found; None where one is computed or not dense."""
-    owners, found = modules(cell), []
-    for entry in traced.hoisted.entries:
-        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
-            return None
-        owner, name = owners[entry.place[0]]._parameters, entry.place[1]
-        value = owner.get(name)
-        if value is None or not value.is_contiguous():
-            return None
-        found.append((owner, name))
-    return [found[number] for number in numbers]
-
-
 def kernels_of(cell: Cell, call: Call) -> tuple[Native, list[Place], list[Place]] | None:
     """Return what runs a call, and where the vectors and matrices are that it reads.
 

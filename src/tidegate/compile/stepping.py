@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from operator import add
 
 import torch
@@ -29,7 +29,6 @@ class Stepper:
 
     def __init__(self, cells: Iterable[Cell], layers: Sequence[Prepared], batch: int) -> None:
         self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
-        self._cells = cells
         first = self.settled.cells[0]
         self.dtype = self.settled.dtype
         self._shape = torch.Size((batch, first.input_size)) if layers else None
@@ -52,7 +51,9 @@ class Stepper:
                 return False
         return True
 
-    def step(self, x: Tensor, state: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, Sequence[Tensor]] | None:
+    def step(
+        self, cells: Iterable[Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
+    ) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
         given = self._begin if state is None else state
         before: Sequence[Tensor] = [given] if type(given) is Tensor else given  # type: ignore[assignment]
@@ -63,7 +64,7 @@ class Stepper:
             arguments = self._free.pop()
         except IndexError:  # all are at work, in other threads
             arguments = self.arguments()
-        y = self.advance(x, arguments, list(map(_address, before)), list(map(_address, after)))
+        y = self.advance(cells, x, arguments, list(map(_address, before)), list(map(_address, after)))
         self._free.append(arguments)
         return None if y is None else (y, after)
 
@@ -71,8 +72,12 @@ class Stepper:
         """Return what `advance` works with: for one thread at a time."""
         return [Argument(layer) for layer in self._layers]
 
-    def advance(self, x: Tensor, arguments: list[Argument], begins: list[int], ends: list[int]) -> Tensor | None:
+    def advance(
+        self, cells: Iterable[Cell], x: Tensor, arguments: list[Argument], begins: list[int], ends: list[int]
+    ) -> Tensor | None:
         """Step from the states at the addresses `begins` to those at `ends`; return the output [B, H].
+
+        `cells` are the layer's as they are now.
 
         Return None, and touch nothing, where this cannot be done: something follows torch's operations, `x` is not a
         plain, dense tensor [B, I] of the weights' dtype, the cells are not what they were, or their parameters.
@@ -84,7 +89,7 @@ class Stepper:
         settled = self.settled
         if not x.is_contiguous() or x.is_neg() or not x.is_cpu:
             return None
-        read = settled.read(self._cells)
+        read = settled.read(cells)
         if read is None:
             return None
         # The parameters are kept until the kernel is done with them.
@@ -123,13 +128,13 @@ class Steppers:
         return Steppers, ()
 
     def step(
-        self, cells: Callable[[], Iterable[Cell]], x: Tensor, state: Tensor | Sequence[Tensor] | None
+        self, cells: Iterable[Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
     ) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Run one step of the cells as `Stepper.step` does."""
-        done = None if self._last is None else self._last.step(x, state)
+        done = None if self._last is None else self._last.step(cells, x, state)
         if done is None and not is_watched() and isinstance(x, Tensor) and x.dim() == 2:
-            self._last = self.of(cells(), x.shape[0])
-            done = self._last.step(x, state)
+            self._last = self.of(cells, x.shape[0])
+            done = self._last.step(cells, x, state)
         return done
 
     def of(self, cells: Iterable[Cell], batch: int) -> Stepper:

@@ -56,7 +56,7 @@ class Stream:
         """Take one step; return the output."""
         ready = self._ready
         if ready is not None and not inputs:
-            done = ready.advance(x, self._arguments, self._places, self._places)
+            done = ready.advance(self._layer._every_cell(), x, self._arguments, self._places, self._places)
             if done is not None:
                 return done
         rows = self._tensors[0].shape[-2]
