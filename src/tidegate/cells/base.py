@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -20,6 +21,9 @@ State: TypeAlias = Tensor | tuple[Tensor, ...]
 
 Fill: TypeAlias = float | Callable[[Tensor], Any]
 """What a parameter starts as: a number, or a function that fills the tensor in place (one that pickles)."""
+
+
+_CHANGES = itertools.count(1)
 
 
 class Cell(Pieces):
@@ -55,7 +59,7 @@ class Cell(Pieces):
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
     _lent: tuple[nn.Module, dict[str, str]] | None = None
     changes = 0
-    """How often an attribute of the cell, `training` apart, was set or deleted, or its parameters converted."""
+    """A number that no other cell has. A new one comes with every attribute set or deleted, copy and conversion."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         cell = super().__new__(cls)
@@ -198,18 +202,26 @@ class Cell(Pieces):
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        new = name != "training" or value is not self.training
         super().__setattr__(name, value)
-        if name != "training":
-            self.__dict__["changes"] = self.changes + 1
+        if new:
+            self._count()
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        self.__dict__["changes"] = self.changes + 1
+        self._count()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._count()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert the parameters, as `to` does, which is a change too."""
-        self.__dict__["changes"] = self.changes + 1
+        self._count()
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _count(self) -> None:
+        self.__dict__["changes"] = next(_CHANGES)
 
     def step(self, x: Tensor, *states: Tensor) -> State:  # noqa: ARG002
         """Return the new states from the projected input `x` [B, G·H] and the states [B, H]."""

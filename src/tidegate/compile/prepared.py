@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from ctypes import c_size_t
 from dataclasses import dataclass
 from struct import Struct
 
@@ -20,13 +21,13 @@ from tidegate.compile.settled import Place, kernels_of
 class Prepared:
     """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
 
-    That is: two counters, input, output, states before and after, the parameters. `rows` is kept for
-    the memory that the numbers point to.
+    `write` does so with two counters, input, output, and the states before and after. `rows` is kept for the memory
+    that the numbers point to.
     """
 
-    kernel: Callable[[int], None]
+    kernel: Callable[[int | c_size_t], None]
     numbers: array[int]
-    write: Callable[..., None]
+    write: Struct
     size: int
     scratch: int
     parameters: list[Place]
@@ -34,13 +35,23 @@ class Prepared:
 
 
 class Argument:
-    """One layer's argument, and the memory that its kernel works in: for one thread at a time."""
+    """One layer's argument, and the memory that its kernel works in: for one thread at a time.
+
+    `write(numbers, 0, …)` writes what `Prepared.write` does.
+    """
 
     def __init__(self, layer: Prepared) -> None:
         self._memory = fresh((layer.size,), torch.uint8)
+        self.kernel, self.write = layer.kernel, layer.write.pack_into
         self.numbers = layer.numbers[:]
         self.numbers[layer.scratch] = -(-self._memory.data_ptr() // LINE) * LINE
-        self.address = self.numbers.buffer_info()[0]
+        # As C has it, so that no call need convert it.
+        self.address = c_size_t(self.numbers.buffer_info()[0])
+        self._parameters = slice(first := layer.write.size // self.numbers.itemsize, first + len(layer.parameters))
+
+    def reads(self, addresses: list[int]) -> None:
+        """Take the parameters from these addresses from now on."""
+        self.numbers[self._parameters] = array("q", addresses)
 
 
 def prepared(cell: Cell, batch: int) -> Prepared | None:
@@ -62,12 +73,13 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
         numbers[slot] = owner[parameter].shape[1]
     read = [vectors[name[2]] for name in first if name[:2] == ("buffer", "shared")]
     multiplied = [matrices[name[1]] for name in first if name[0] == "matrix"]
+    parameters = read + multiplied
     return Prepared(
         kernel=threads.function(loop.entry),
         numbers=numbers,
-        write=Struct(f"{len(first)}q").pack_into,
+        write=Struct(f"{len(first) - len(parameters)}q"),
         size=form.size,
         scratch=slots["scratch",],
-        parameters=read + multiplied,
+        parameters=parameters,
         rows=rows,
     )

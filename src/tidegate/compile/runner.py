@@ -72,10 +72,10 @@ class Runner:
 
 
 class Runners:
-    """The prepared runs of a layer, by what the choice of a backend depends on: sizes, training, the backend named."""
+    """The prepared runs of a layer, by what the choice of a backend depends on: sizes and the backend named."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[torch.Size, bool, str], Runner] = {}
+        self._known: dict[tuple[torch.Size, str], Runner] = {}
 
     def __reduce__(self) -> tuple[type[Runners], tuple[()]]:
         return Runners, ()
@@ -95,7 +95,7 @@ class Runners:
             return None
         if x.dtype is not first.weight_ih.dtype:
             return None
-        key = (x.shape, first.training, backend)
+        key = (x.shape, backend)
         known = self._known.get(key)
         if known is None or not known.settled.holds(cells):
             if len(self._known) >= MOST_FORMS:

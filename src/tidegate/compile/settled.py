@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import getitem, is_
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from tidegate.cells.base import Cell
 from tidegate.compile import compiled
@@ -19,7 +21,7 @@ Place = tuple[Mapping[str, Any], str]
 """A module's parameters, and the name of one."""
 
 # Looked up once, and called for whole lists: a call may be so short that more would be felt.
-_address, _is_dense = Tensor.data_ptr, Tensor.is_contiguous
+_address, _is_dense, _changes = Tensor.data_ptr, Tensor.is_contiguous, attrgetter("changes")
 _is_dispatched = torch._C._len_torch_dispatch_stack
 _is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorch.peek_interpreter_stack
 _is_compiling, _forward_mode = torch.compiler.is_compiling, torch.autograd.forward_ad
@@ -27,52 +29,51 @@ _is_compiling, _forward_mode = torch.compiler.is_compiling, torch.autograd.forwa
 
 def is_watched() -> bool:
     """Whether something follows torch's operations, so that none may be done past it."""
-    return _is_compiling() or _is_dispatched() > 0 or _is_autocast() or _functorch() is not None or carries_tangents()
-
-
-def carries_tangents() -> bool:
-    """Whether derivatives are taken in forward mode, which kernels have none for."""
-    return _forward_mode._current_level >= 0
+    followed = _is_compiling() or _is_dispatched() > 0 or _is_autocast() or _functorch() is not None
+    return followed or _forward_mode._current_level >= 0
 
 
 class Settled:
     """A layer's cells as they were, and where the parameters are that their kernels read."""
 
     def __init__(self, cells: Iterable[Cell], places: Sequence[Place]) -> None:
-        self.cells = list(cells)
-        self.dtype = self.cells[0].weight_ih.dtype
-        self._last: tuple[list[Tensor], list[int]] = ([], [])
-        self._seen = [(cell, cell.changes, cell.training, _as_lent(cell)) for cell in cells]
-        self._owners = [owner for owner, _ in places]
-        self._names = [name for _, name in places]
+        self.dtype = next(iter(cells)).weight_ih.dtype
+        self._changes = list(map(_changes, cells))
+        self._lent = [_as_lent(cell.owner) for cell in cells if cell.owner is not None]
+        self._sources = _by_owner(places)
         self._shapes = [owner[name].shape for owner, name in places]
+        self._known: list[Tensor] = []
+        self._addresses: list[int] = []
 
     def holds(self, cells: Iterable[Cell]) -> bool:
         """Whether these are the same cells, and nothing of them was set anew."""
-        for cell, changes, training, lent in self._seen:
-            if cell.changes != changes or cell.training is not training or (lent and not lent()):
-                return False
-        return list(cells) == self.cells
+        return list(map(_changes, cells)) == self._changes and all(lent() for lent in self._lent)
 
     def read(self, cells: Iterable[Cell]) -> tuple[list[Tensor], list[int]] | None:
-        """Return the parameters and their addresses; None where they, or the cells, are not what they were."""
-        if not self.holds(cells):
+        """Return the parameters and their addresses; None where they, or the cells, are not what they were.
+
+        The list of addresses is the same for as long as they are.
+        """
+        # What `holds` does, again: a step is so short that a call more would be felt.
+        if list(map(_changes, cells)) != self._changes or (self._lent and not all(lent() for lent in self._lent)):
             return None
-        parameters = list(map(getitem, self._owners, self._names))
+        parameters: list[Tensor] = []
+        for owner, values_of in self._sources:
+            parameters += values_of(owner)
         addresses = list(map(_address, parameters))
-        if not all(map(_is_dense, parameters)):
-            return None
-        known, places = self._last
-        if addresses != places or not all(map(is_, parameters, known)):
+        # What lies where a known parameter lies is that parameter: it is kept, so no other can have come there. A
+        # matrix may have been transposed.
+        if addresses != self._addresses or not all(map(_is_dense, parameters)):
             if not all(map(self._suits, parameters, self._shapes)):
                 return None
-            self._last = parameters, addresses
-        return parameters, addresses
+            self._known, self._addresses = parameters, addresses
+        return parameters, self._addresses
 
     def _suits(self, parameter: Tensor, shape: torch.Size) -> bool:
         """Whether a parameter that is another than before, or lies elsewhere, is what the kernels read."""
         plain = type(parameter) in (Tensor, torch.nn.Parameter) and not parameter.is_neg()
-        return plain and parameter.is_cpu and parameter.dtype is self.dtype and parameter.shape == shape
+        fits = parameter.dtype is self.dtype and parameter.shape == shape and parameter.is_contiguous()
+        return plain and parameter.is_cpu and fits
 
 
 def kernels_of(cell: Cell, call: Call) -> tuple[Native, list[Place], list[Place]] | None:
@@ -101,11 +102,23 @@ def is_plain(cell: Cell) -> bool:
     return type(cell).initial_state is Cell.initial_state and not cell.reads_out
 
 
-def _as_lent(cell: Cell) -> Callable[[], bool] | None:
-    """Return what tells whether the layer that owns a cell's weights still has the same, by name; None without one."""
-    if cell.owner is None:
-        return None
-    keys = cell.owner._parameters.keys()
+def _by_owner(places: Sequence[Place]) -> list[tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Sequence[Any]]]]:
+    """Return, for each run of places with one owner, the owner and what reads all of its places at once."""
+    found = []
+    for _, run in groupby(places, key=lambda place: id(place[0])):
+        owners, names = zip(*run, strict=True)
+        found.append((owners[0], itemgetter(*names) if len(names) > 1 else _alone(names[0])))
+    return found
+
+
+def _alone(name: str) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """Return what reads a single place: `itemgetter` would give the value itself."""
+    return lambda owner: (owner[name],)
+
+
+def _as_lent(owner: Module) -> Callable[[], bool]:
+    """Return what tells whether the layer that owns a cell's weights still has the same, by name."""
+    keys = owner._parameters.keys()
     names = frozenset(keys)
     return lambda: names == keys
 

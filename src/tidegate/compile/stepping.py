@@ -11,13 +11,14 @@ from torch import Tensor
 from tidegate.cells.base import Cell
 from tidegate.compile.loop import MOST_FORMS
 from tidegate.compile.prepared import Argument, Prepared, prepared
-from tidegate.compile.settled import Settled, is_plain, is_watched
+from tidegate.compile.settled import Settled, is_plain
 
 MOST_ROWS = 32
 """Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
 
 
-_address = Tensor.data_ptr
+# Looked up once: a step is so short that more would be felt.
+_address, _like = Tensor.data_ptr, torch.empty_like
 
 
 class Stepper:
@@ -29,15 +30,16 @@ class Stepper:
 
     def __init__(self, cells: Iterable[Cell], layers: Sequence[Prepared], batch: int) -> None:
         self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
-        first = self.settled.cells[0]
+        first = next(iter(cells))
+        self._read = self.settled.read
         self.dtype = self.settled.dtype
         self._shape = torch.Size((batch, first.input_size)) if layers else None
-        self._shapes = [torch.Size((len(self.settled.cells), batch, size)) for size in first.state_sizes]
+        self._shapes = [torch.Size((len(list(cells)), batch, size)) for size in first.state_sizes]
         self._begin = [torch.zeros(shape, dtype=self.dtype, device="cpu") for shape in self._shapes]
         self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype, device="cpu")
         self._layers = layers
         self._offsets = [batch * size * self.dtype.itemsize for size in first.state_sizes]
-        self._free: list[list[Argument]] = []
+        self._free: list[Arguments] = []
 
     def fits(self, states: Sequence[Tensor]) -> bool:
         """Whether these are plain tensors [layers, B, ·], dense, one for each state."""
@@ -59,7 +61,7 @@ class Stepper:
         before: Sequence[Tensor] = [given] if type(given) is Tensor else given  # type: ignore[assignment]
         if not self.fits(before):
             return None
-        after = list(map(torch.empty_like, self._begin))
+        after = list(map(_like, self._begin))
         try:
             arguments = self._free.pop()
         except IndexError:  # all are at work, in other threads
@@ -68,53 +70,58 @@ class Stepper:
         self._free.append(arguments)
         return None if y is None else (y, after)
 
-    def arguments(self) -> list[Argument]:
+    def arguments(self) -> Arguments:
         """Return what `advance` works with: for one thread at a time."""
-        return [Argument(layer) for layer in self._layers]
+        return Arguments(self._layers)
 
     def advance(
-        self, cells: Iterable[Cell], x: Tensor, arguments: list[Argument], begins: list[int], ends: list[int]
+        self, cells: Iterable[Cell], x: Tensor, arguments: Arguments, begins: list[int], ends: list[int]
     ) -> Tensor | None:
         """Step from the states at the addresses `begins` to those at `ends`; return the output [B, H].
 
         `cells` are the layer's as they are now.
 
-        Return None, and touch nothing, where this cannot be done: something follows torch's operations, `x` is not a
-        plain, dense tensor [B, I] of the weights' dtype, the cells are not what they were, or their parameters.
+        Return None, and touch nothing, where this cannot be done: `x` is not a plain, dense tensor [B, I] of the
+        weights' dtype, the cells are not what they were, or their parameters. Nothing may follow torch's operations.
         """
-        if is_watched():
-            return None
         if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
             return None
-        settled = self.settled
         if not x.is_contiguous() or x.is_neg() or not x.is_cpu:
             return None
-        read = settled.read(cells)
+        read = self._read(cells)
         if read is None:
             return None
         # The parameters are kept until the kernel is done with them.
         _, addresses = read
-        y = torch.empty_like(self._out)
+        if arguments.addresses is not addresses:
+            arguments.reads(addresses)
+        y = _like(self._out)
         source, out = x.data_ptr(), y.data_ptr()
-        if len(arguments) > 1:
-            self._climb(arguments, source, out, begins, ends, addresses)
-        else:
-            layer, argument = self._layers[0], arguments[0]
-            layer.write(argument.numbers, 0, 0, 0, source, out, *begins, *ends, *addresses)
-            layer.kernel(argument.address)
+        for layer in arguments.layers:
+            layer.write(layer.numbers, 0, 0, 0, source, out, *begins, *ends)
+            layer.kernel(layer.address)
+            if layer is not arguments.last:  # the one above runs on what this one gives out as its first state
+                source = ends[0]
+                begins, ends = list(map(add, begins, self._offsets)), list(map(add, ends, self._offsets))
         return y
 
-    def _climb(
-        self, arguments: list[Argument], source: int, out: int, begins: list[int], ends: list[int], addresses: list[int]
-    ) -> None:
-        """Run layer after layer, each on what the one below gives out as its first state."""
+
+class Arguments:
+    """What the kernels of a stack are told, layer by layer, and the addresses of parameters that it says."""
+
+    def __init__(self, layers: Sequence[Prepared]) -> None:
+        self.layers = [Argument(layer) for layer in layers]
+        self.last = self.layers[-1] if layers else None
+        self.addresses: list[int] = []
+        self._counts = [len(layer.parameters) for layer in layers]
+
+    def reads(self, addresses: list[int]) -> None:
+        """Take the parameters from these addresses from now on."""
         first = 0
-        for layer, argument in zip(self._layers, arguments, strict=True):
-            last = first + len(layer.parameters)
-            layer.write(argument.numbers, 0, 0, 0, source, out, *begins, *ends, *addresses[first:last])
-            layer.kernel(argument.address)
-            first, source = last, ends[0]
-            begins, ends = list(map(add, begins, self._offsets)), list(map(add, ends, self._offsets))
+        for layer, count in zip(self.layers, self._counts, strict=True):
+            layer.reads(addresses[first : first + count])
+            first += count
+        self.addresses = addresses
 
 
 class Steppers:
@@ -130,9 +137,9 @@ class Steppers:
     def step(
         self, cells: Iterable[Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
     ) -> tuple[Tensor, Sequence[Tensor]] | None:
-        """Run one step of the cells as `Stepper.step` does."""
+        """Run one step of the cells as `Stepper.step` does; nothing may follow torch's operations."""
         done = None if self._last is None else self._last.step(cells, x, state)
-        if done is None and not is_watched() and isinstance(x, Tensor) and x.dim() == 2:
+        if done is None and isinstance(x, Tensor) and x.dim() == 2:
             self._last = self.of(cells, x.shape[0])
             done = self._last.step(cells, x, state)
         return done

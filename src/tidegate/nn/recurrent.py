@@ -149,7 +149,7 @@ class Recurrent(nn.Module):
 
         A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional.
         """
-        if not (inputs or torch.is_grad_enabled() or torch.compiler.is_compiling()) and self._steps_compile():
+        if not (inputs or torch.is_grad_enabled() or is_watched()) and self._steps_compile():
             done = self._steppers.step(self._every_cell(), x, state)  # type: ignore[arg-type]
             if done is not None:
                 y, after = done

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tidegate.compile.prepared import Argument
-from tidegate.compile.stepping import Stepper
+from tidegate.compile.settled import is_watched
+from tidegate.compile.stepping import Arguments, Stepper
 from tidegate.errors import ShapeError
 from tidegate.nn.states import StackState, each_tensor
 
@@ -32,7 +32,7 @@ class Stream:
         self._tensors = _tensors(self._state)
         self._places = [s.data_ptr() for s in self._tensors]
         self._ready: Stepper | None = None
-        self._arguments: list[Argument] = []
+        self._arguments = Arguments(())
         self._prepare()
 
     def __getstate__(self) -> tuple[Recurrent, StackState, StackState]:
@@ -55,7 +55,7 @@ class Stream:
     def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """Take one step; return the output."""
         ready = self._ready
-        if ready is not None and not inputs:
+        if ready is not None and not (inputs or is_watched()):
             done = ready.advance(self._layer._every_cell(), x, self._arguments, self._places, self._places)
             if done is not None:
                 return done
@@ -79,7 +79,7 @@ class Stream:
         if ready is not None and not ready.fits(self._tensors):
             ready = None
         if ready is not self._ready:
-            self._ready, self._arguments = ready, [] if ready is None else ready.arguments()
+            self._ready, self._arguments = ready, Arguments(()) if ready is None else ready.arguments()
 
     def _take(self, state: StackState) -> None:
         for mine, new in zip(self._tensors, _tensors(state), strict=True):

@@ -6,7 +6,7 @@ from llvmlite import ir
 
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import define, transposed
-from tidegate.compile.llvm.tile import after, every, steps, strided
+from tidegate.compile.llvm.tile import Loop, after, every, steps, strided
 
 _ARGUMENTS = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX, ir.IntType(1)]
 VECTORS = 4
@@ -55,14 +55,29 @@ def _dots(
                 vector.fma(factor, vector.load(after(vector, line, whole.counter)), total)
                 for line, total in zip(lines, whole.carried, strict=True)
             ]
-        # What is left of k, none or less than a vector.
+        sums = _with_rest(vector, left, lines, depth, whole)
+        _put(vector, _sum(vector, transposed(vector, sums)), after(vector, result, block.counter), accumulate)
+
+
+def _with_rest(
+    vector: Lanes, left: ir.Value, lines: list[ir.Value], depth: ir.Value, whole: Loop
+) -> list[ir.Value]:  # fmt: skip
+    """Add what is left of k, less than a vector, to what whole vectors came to; nothing may be left."""
+    builder = vector.builder
+    before = builder.block
+    with builder.if_then(builder.icmp_signed("<", whole.counter, depth)):
         mask = vector.first(builder.sub(depth, whole.counter))
         factor = vector.masked_load(after(vector, left, whole.counter), mask)
-        sums = [
+        added = [
             vector.fma(factor, vector.masked_load(after(vector, line, whole.counter), mask), total)
             for line, total in zip(lines, whole.carried, strict=True)
         ]
-        _put(vector, _sum(vector, transposed(vector, sums)), after(vector, result, block.counter), accumulate)
+        adding = builder.block
+    joined = [builder.phi(vector.type) for _ in lines]
+    for phi, total, more in zip(joined, whole.carried, added, strict=True):
+        phi.add_incoming(total, before)
+        phi.add_incoming(more, adding)
+    return joined
 
 
 def _sums(
