@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -119,13 +120,28 @@ def with_other_cells(layer: Recurrent) -> None:
     layer.cells = nn.ModuleList([GRU(5, 4, dtype=torch.float64)])
 
 
+def with_a_copy(layer: Recurrent) -> None:
+    """A copy is another cell, though all that was set of it is what was set of the first."""
+    other = copy.deepcopy(layer.cells[0])
+    with torch.no_grad():
+        other.weight_hh.mul_(0.5)
+    layer.cells[0] = other
+
+
+def with_an_unpickled_one(layer: Recurrent) -> None:
+    with torch.no_grad():
+        kept = pickle.dumps(layer.cells[0])
+        layer.cells[0].weight_hh.mul_(0.5)
+    layer.cells[0] = pickle.loads(kept)
+
+
 def with_a_norm(layer: Recurrent) -> None:
     layer.norms = nn.ModuleList([NORMS["layer"](4).double()])
 
 
 CHANGES = (
     *(set_anew, changed_in_place, parametrized, frozen, other_memory),
-    *(with_another_cell, with_other_cells, with_a_norm),
+    *(with_another_cell, with_other_cells, with_a_copy, with_an_unpickled_one, with_a_norm),
 )
 
 
@@ -145,6 +161,32 @@ def test_what_happens_to_a_layer_is_seen(change: Callable[[Recurrent], None]) ->
         torch.testing.assert_close(layer.step(X[:, 0])[0], expected)
         torch.testing.assert_close(stream(X[:, 0]), expected)
     same_as_reference(layer, X)
+
+
+class Halved(GRU):
+    """A cell that does something else in training, without drawing anything."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        new = super().step(x, h)
+        assert isinstance(new, Tensor)
+        return new / 2 if self.training else new
+
+
+def test_training_and_evaluation_are_prepared_apart() -> None:
+    layer = build(Halved)
+    for training in (True, False, False, True):
+        layer.train(training)
+        same_as_reference(layer, X)
+
+
+def test_a_change_that_changes_nothing_is_none() -> None:
+    cell = GRU(5, 4)
+    before = cell.changes
+    cell.train().train()
+    assert cell.changes == before
+    cell.eval()
+    assert cell.changes != before
+    assert copy.copy(cell).changes != cell.changes
 
 
 def test_other_weights_for_one_call() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -151,7 +151,8 @@ class Native:
         shares = to_vectors.split_with_sizes(sizes, 1)
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         self.reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
-        sums = [share.sum(0) for share in shares]
+        summed = to_vectors[0] if items == 1 else to_vectors.sum(0)
+        sums = summed.split_with_sizes(sizes)
         to_matrices = self._matrix_gradients(matrices, buffers, saved, length, count)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 
@@ -181,7 +182,6 @@ class Native:
         begins = list(saved_begins(self._saved, length, count))
         lines = length * count
 
-        @cache
         def standing(kind: str, name: int | str, offset: int, width: int, turned: bool) -> Tensor:
             """Some units of a buffer [T, B, ·], a row for each row of each step, or a column."""
             if kind == "saved":
