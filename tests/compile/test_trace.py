@@ -112,7 +112,7 @@ def test_what_depends_on_parameters_alone_is_hoisted_and_differentiable() -> Non
             return h + 0.1 * torch.tanh(x + self.linear(h, weight))
 
     cell = Antisymmetric(4, 3, dtype=torch.float64)
-    traced = trace(cell, {}, {})
+    traced = trace(cell, {}, {}, {})
     assert not [n for n in reachable(traced.states[0]) if n.op == "product" and len(n.inputs) > 2]
     x = X.double()
     found = []
@@ -227,6 +227,6 @@ def test_no_steps_leave_the_state_as_it_was() -> None:
 
 
 def test_products_with_the_input_and_the_state_are_one() -> None:
-    products = [n for n in reachable(trace(LSTM(4, 3), {}, {}).states[1]) if n.op == "product"]
+    products = [n for n in reachable(trace(LSTM(4, 3), {}, {}, {}).states[1]) if n.op == "product"]
     assert len(products) == 3
     assert all(len(p.inputs) == 2 for p in products)

@@ -83,7 +83,8 @@ class Tidegate(TorchModule):
             self._cell.__dict__.pop("draw", None)
             return
         cast = {name: mask.to(self._x.dtype) for name, mask in masks.items()}
-        given = Given(*({n: m for n, m in cast.items() if m.dim() == dim} for dim in (2, 3)))
+        rows, steps = ({n: m for n, m in cast.items() if m.dim() == dim} for dim in (2, 3))
+        given = Given(rows, steps, {})
         self._cell.__dict__["draw"] = lambda x: given  # noqa: ARG005
 
     def chosen(self, mode: str) -> str:

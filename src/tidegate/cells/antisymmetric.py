@@ -34,7 +34,7 @@ class AntisymmetricRNN(Cell):
 
     def swirl(self, h: Tensor) -> Tensor:
         """Return `A h − γ h + b_hh`, [B, H]."""
-        antisymmetric = self.weight_hh - self.weight_hh.transpose(0, 1)
+        antisymmetric = self.recurrent_weight - self.recurrent_weight.transpose(0, 1)
         return self.recurrent("n", h, weight=antisymmetric) - self.gamma * h
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
-from tidegate.cells.noise import NOTHING, Given, Noise, Rate, draw, rates
-from tidegate.cells.options import check_size
+from tidegate.cells.noise import NOTHING, Given, Masks, Noise, Rate, draw, rates
+from tidegate.cells.options import check_declaration, check_size, check_steps, one_norm, shown
 from tidegate.cells.pieces import Pieces
+from tidegate.cells.statistics import StepStatistics
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
 
@@ -41,9 +42,13 @@ class Cell(Pieces):
 
     - `layer_norm`: `LN(W x) + LN(U h) + b` with a gain for each part (`norm_ih`, `norm_hh`), and with gain and
       bias on what a step passes through `normed` (Ba, Kiros & Hinton 2016, equations 20 to 22). A product
-      taken gate by gate (`recurrent`) is normalised gate by gate.
-    - `zoneout` (one rate, or one for each state), `variational_dropout` (one rate, or one for the inputs and one
-      for the recurrent products), `recurrent_dropout` (on the candidate): see `cells.noise.Noise`.
+      taken gate by gate (`recurrent`) is normalised gate by gate. `rms_norm`: the same with the root of the mean
+      square alone, without biases of its own (Zhang & Sennrich 2019, equation 4; ε = 1e-5 under the root).
+      `batch_norm`, a number of steps: over the batch's rows, with statistics of each step's own up to that many, and
+      gains that start at 0.1; see `cells.statistics.StepStatistics`.
+    - `zoneout` (one rate, or one for each state), `variational_dropout` (one rate, or one for the inputs and one for
+      the recurrent products), `recurrent_dropout` (on the candidate), `dropconnect` (on `weight_hh`): see
+      `cells.noise.Noise`.
 
     The state of a cell with one state is a tensor [B, H]; with several, a tuple of them, in that order.
     The first two arguments of every cell are the input size and the hidden size: `like` relies on it.
@@ -75,14 +80,17 @@ class Cell(Pieces):
         init: Init | None = None,
         recurrent_size: int | None = None,
         layer_norm: bool = False,
+        rms_norm: bool = False,
+        batch_norm: int = 0,
         zoneout: Rate = 0.0,
         variational_dropout: Rate = 0.0,
         recurrent_dropout: float = 0.0,
+        dropconnect: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self._check_declaration()
+        check_declaration(self, gates=self.gates, states=self.states)
         self.input_size = check_size(self, "input_size", input_size)
         self.hidden_size = check_size(self, "hidden_size", hidden_size)
         self.recurrent_size = (
@@ -90,12 +98,15 @@ class Cell(Pieces):
         )
         self.bias = bias
         self.init = init
-        self.layer_norm = layer_norm
+        one_norm(self, layer_norm=layer_norm, rms_norm=rms_norm, batch_norm=batch_norm)
+        self.layer_norm, self.rms_norm = layer_norm, rms_norm
+        self.batch_norm = check_steps(self, "batch_norm", batch_norm)
         kind = type(self).__name__
         self.noise = Noise(
             rates(kind, "zoneout", zoneout, len(self.states)),
             *rates(kind, "variational_dropout", variational_dropout, 2),
             *rates(kind, "recurrent_dropout", recurrent_dropout, 1),
+            *rates(kind, "dropconnect", dropconnect, 1),
         )
         self._bound = {}
         self._drawn: dict[str, Fill | None] = {}
@@ -109,17 +120,20 @@ class Cell(Pieces):
                 self.own(name, size)
             else:
                 self.register_parameter(name, None)
-        if layer_norm:
+        if self.normalises:
             self._own_norms(rows, recurrent_rows)
         initialise(self, init)
 
     def _own_norms(self, rows: int, recurrent_rows: int) -> None:
-        for name, size in (("norm_ih", rows), ("norm_hh", recurrent_rows)):
-            if size:
-                self.own(name, size, fill=1.0)
-        for name in self.normed_values:
-            self.own(f"norm_{name}", self.hidden_size, fill=1.0)
+        sizes = {"ih": rows, "hh": recurrent_rows, **dict.fromkeys(self.normed_values, self.hidden_size)}
+        sizes = {name: size for name, size in sizes.items() if size}
+        for name, size in sizes.items():
+            self.own(f"norm_{name}", size, fill=0.1 if self.batch_norm else 1.0)
+        for name in () if self.rms_norm else self.normed_values:
             self.own(f"norm_{name}_bias", self.hidden_size, fill=0.0)
+        if self.batch_norm:
+            each = {n: StepStatistics(self.batch_norm, size, **self._placement) for n, size in sizes.items()}
+            self.statistics = nn.ModuleDict(each)
 
     def own(self, name: str, *shape: int, fill: Fill | None = None) -> nn.Parameter:
         """Register a parameter that is U(−1/√H, 1/√H), or what `fill` says, now and on `reset_parameters`."""
@@ -133,6 +147,9 @@ class Cell(Pieces):
         """Draw every parameter anew: uniform as in `torch.nn`, then what `init` names."""
         for name in self._drawn:
             self._draw(name)
+        for module in self.modules():
+            if isinstance(module, StepStatistics):
+                module.reset()
         initialise(self, self.init)
 
     @classmethod
@@ -266,33 +283,33 @@ class Cell(Pieces):
     @property
     def altered(self) -> bool:
         """Whether this is more than its plain equation: normalised, or noisy as it stands (training or not)."""
-        return self.layer_norm or any(self.noise.zoneout) or (self.training and self.noise.draws)
+        return self.normalises or any(self.noise.zoneout) or (self.training and self.noise.draws)
 
-    def masks(self) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]]:
-        """Return width and rate of the masks that a run draws, by name, of a sequence and of a step; see `Noise`."""
+    def masks(self) -> Masks:
+        """Return the masks that a run draws; see `Noise`."""
         if not self.training or not self.noise.draws:
-            return {}, {}
+            return Masks({}, {}, {})
         sizes = list(zip(self.states, self.state_sizes, strict=True))
-        return self.noise.masks(sizes, self.input_size, self.recurrent_size, self.hidden_size)
+        weights = self.weight_hh.shape if self._recurrent else torch.Size((0,))
+        return self.noise.masks(sizes, self.input_size, self.recurrent_size, self.hidden_size, weights)
 
     def draw(self, x: Tensor) -> Given:
         """Draw the noise of one run over `x` [B, T, I] from torch's random state; nothing in evaluation."""
-        rows, steps = self.masks()
-        if not rows and not steps:
+        masks = self.masks()
+        if not any(masks):
             return NOTHING
         batch, length = x.shape[:2]
         like = self.weight_ih
         return Given(
-            {name: draw(name, rate, like, batch, width) for name, (width, rate) in rows.items()},
+            {name: draw(name, rate, like, batch, width) for name, (width, rate) in masks.rows.items()},
             {
                 name: draw(name, rate, like, length, batch, width).transpose(0, 1)
-                for name, (width, rate) in steps.items()
+                for name, (width, rate) in masks.steps.items()
             },
+            {name: draw(name, rate, like, *shape) for name, (shape, rate) in masks.whole.items()},
         )
 
-    def advance(
-        self, x: Tensor, states: tuple[Tensor, ...], given: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, ...]:
+    def advance(self, x: Tensor, states: tuple[Tensor, ...], given: dict[str, Any] | None = None) -> tuple[Tensor, ...]:
         """Return the states after one step on the projected input `x` [B, G·H], in the dtype of those before.
 
         `given` holds what `inputs` names, and the noise drawn for this step. Raises `ShapeError` when `step`
@@ -307,8 +324,8 @@ class Cell(Pieces):
                     raise
                 raise self._misfit("to unpack what the pieces give, one tensor for each gate", str(error)) from error
         new = (after,) if isinstance(after, Tensor) else after
-        if not isinstance(new, tuple) or [_shape(a) for a in new] != [b.shape for b in states]:
-            raise self._misfit(f"to give {_shown(states)}", _shown(after))
+        if not isinstance(new, tuple) or [getattr(a, "shape", None) for a in new] != [b.shape for b in states]:
+            raise self._misfit(f"to give {shown(states)}", shown(after))
         kept = tuple(a.to(b.dtype) for a, b in zip(new, states, strict=True))
         return self._zoned_out(kept, states, given) if any(self.noise.zoneout) else kept
 
@@ -357,7 +374,7 @@ class Cell(Pieces):
 
     def extra_repr(self) -> str:
         args, kwargs = self._arguments
-        return ", ".join([*map(_shown, args), *(f"{k}={_shown(v)}" for k, v in kwargs.items())])
+        return ", ".join([*map(shown, args), *(f"{k}={shown(v)}" for k, v in kwargs.items())])
 
     def _draw(self, name: str) -> None:
         bound, fill = self.hidden_size**-0.5, self._drawn[name]
@@ -368,28 +385,6 @@ class Cell(Pieces):
                 fill(getattr(self, name))
             else:
                 getattr(self, name).fill_(fill)
-
-    def _check_declaration(self) -> None:
-        for noun, names in (("gates", self.gates), ("states", self.states)):
-            fine = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
-            if not fine or not names or len(set(names)) != len(names):
-                raise ConfigError(
-                    f"building a {type(self).__name__} cell",
-                    expected=f"{noun}, a tuple of different names, on the class",
-                    got=repr(names),
-                    hint=f'{noun} = ("update", "candidate")' if noun == "gates" else 'states = ("h",)',
-                )
-
-
-def _shape(value: object) -> torch.Size | None:
-    return value.shape if isinstance(value, Tensor) else None
-
-
-def _shown(value: object) -> str:
-    """Return `value` for a message, tensors by their shape."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))})"
-    return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 CELLS: Registry[type[Cell]] = Registry("cell")

@@ -1,4 +1,4 @@
-"""The noise of a recurrence: its rates, and what one run over a batch draws from them."""
+"""What a run gives its steps to read, and the noise of a recurrence: its rates, and what is drawn from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from tidegate.errors import ConfigError
@@ -14,21 +15,40 @@ Rate: TypeAlias = float | Sequence[float]
 
 
 class Given(NamedTuple):
-    """What a step reads beside its projected input and states: `rows` [B, ·] a sequence, `steps` [B, T, ·] a step."""
+    """What a step reads beside its projected input and states.
+
+    `rows` [B, ·] a sequence, `steps` [B, T, ·] a step, `whole` what is one for all rows and steps.
+    """
 
     rows: dict[str, Tensor]
     steps: dict[str, Tensor]
+    whole: dict[str, Tensor]
 
     def at(self, t: int) -> dict[str, Tensor]:
         """Return what step t reads, by name."""
-        return {**self.rows, **{name: each[:, t] for name, each in self.steps.items()}}
+        return {**self.whole, **self.rows, **{name: each[:, t] for name, each in self.steps.items()}}
 
     def also(self, other: Given) -> Given:
         """Return what is in either."""
-        return Given({**self.rows, **other.rows}, {**self.steps, **other.steps})
+        return Given(*({**mine, **theirs} for mine, theirs in zip(self, other, strict=True)))
 
 
-NOTHING = Given({}, {})
+NOTHING = Given({}, {}, {})
+
+
+class Now(NamedTuple):
+    """Where a run stands: the number of the first step at hand, and which rows still run, [B, 1] or [B, T, 1]."""
+
+    first: int
+    real: Tensor | None
+
+
+class Masks(NamedTuple):
+    """What a run draws, by name: width and rate of the masks of a sequence and of a step, shape and rate of others."""
+
+    rows: dict[str, tuple[int, float]]
+    steps: dict[str, tuple[int, float]]
+    whole: dict[str, tuple[torch.Size, float]]
 
 
 @dataclass(frozen=True)
@@ -39,30 +59,34 @@ class Noise:
     `inputs` and `hidden`: variational dropout, one mask a sequence on the input and on what enters recurrent
     products (Gal & Ghahramani 2016, equation 7, tied: one for all gates).
     `candidate`: recurrent dropout, a new mask each step on the candidate (Semeniuta et al. 2016, equation 15).
+    `weights`: DropConnect, one mask a run on `weight_hh` (Merity et al. 2018, 1708.02182, section 2).
     """
 
     zoneout: tuple[float, ...]
     inputs: float
     hidden: float
     candidate: float
+    weights: float
 
     @property
     def draws(self) -> bool:
         """Whether training draws anything."""
-        return any((*self.zoneout, self.inputs, self.hidden, self.candidate))
+        return any((*self.zoneout, self.inputs, self.hidden, self.candidate, self.weights))
 
     def masks(
-        self, states: Sequence[tuple[str, int]], inputs: int, width: int, candidate: int
-    ) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]]:
-        """Return width and rate of every mask by name: those of a sequence, and those of a step.
+        self, states: Sequence[tuple[str, int]], inputs: int, width: int, candidate: int, weights: torch.Size
+    ) -> Masks:
+        """Return the masks that a run in training draws.
 
-        `states` are names and widths; `inputs`, what is read; `width`, what recurrent products read; `candidate`, H.
+        `states` are names and widths; `inputs`, what is read; `width`, what recurrent products read; `candidate`, H;
+        `weights`, the shape of `weight_hh`.
         """
         rows = {"input_mask": (inputs, self.inputs), "hidden_mask": (width, self.hidden)}
         steps = {"candidate_mask": (candidate, self.candidate)}
         for rate, (name, size) in zip(self.zoneout, states, strict=True):
             steps[f"kept_{name}"] = (size, rate)
-        return tuple({n: m for n, m in masks.items() if m[1]} for masks in (rows, steps))  # type: ignore[return-value]
+        whole = {"weight_mask": (weights, self.weights)}
+        return Masks(*({n: m for n, m in masks.items() if m[1]} for masks in (rows, steps, whole)))  # type: ignore[arg-type]
 
 
 def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from tidegate.errors import ConfigError
 
 
@@ -27,3 +29,42 @@ def choice(owner: object, name: str, given: str, known: tuple[str, ...]) -> str:
             hint=f"{name}={known[0]!r}",
         )
     return given
+
+
+def check_steps(owner: object, name: str, steps: object) -> int:
+    """Return `steps`, or raise `ConfigError` unless it is a number of steps, 0 for none."""
+    if steps is False or (isinstance(steps, int) and steps == 0):
+        return 0
+    return check_size(owner, name, steps)
+
+
+def one_norm(owner: object, **norms: object) -> None:
+    """Raise `ConfigError` where more than one of the norms is asked for."""
+    asked = [f"{name}={given}" for name, given in norms.items() if given]
+    if len(asked) > 1:
+        raise ConfigError(
+            f"building {type(owner).__name__}",
+            expected="one norm inside the recurrence at most",
+            got=", ".join(asked),
+            hint=f"{asked[0]} alone",
+        )
+
+
+def check_declaration(owner: object, **names: object) -> None:
+    """Raise `ConfigError` unless each is a tuple of different names, as a cell's class declares them."""
+    for noun, given in names.items():
+        fine = isinstance(given, tuple) and all(isinstance(n, str) for n in given) and len(set(given)) == len(given)
+        if not fine or not given:
+            raise ConfigError(
+                f"building a {type(owner).__name__} cell",
+                expected=f"{noun}, a tuple of different names, on the class",
+                got=repr(given),
+                hint=f'{noun} = ("update", "candidate")' if noun == "gates" else 'states = ("h",)',
+            )
+
+
+def shown(value: object) -> str:
+    """Return `value` for a message, tensors by their shape."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))})"
+    return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tidegate.cells.noise import Now
+from tidegate.cells.statistics import EPSILON
 
 
 class Pieces(nn.Module):
@@ -18,16 +22,19 @@ class Pieces(nn.Module):
 
     hidden_size: int
     layer_norm: bool
+    rms_norm: bool
+    batch_norm: int
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor | None
     bias_hh: Tensor | None
     norm_ih: Tensor
     norm_hh: Tensor
-    _bound: dict[str, Tensor]
+    statistics: nn.ModuleDict
+    _bound: dict[str, Any]
 
     @contextmanager
-    def bound(self, given: dict[str, Tensor]) -> Iterator[None]:
+    def bound(self, given: dict[str, Any]) -> Iterator[None]:
         """Let the pieces read `given` by name."""
         before, self.__dict__["_bound"] = self._bound, given  # which changes nothing about the cell itself
         try:
@@ -48,7 +55,7 @@ class Pieces(nn.Module):
         mask = self._bound.get("input_mask")
         if mask is not None:
             x = x * mask
-        return self._affine(x, self.weight_ih, self.bias_ih, self.norm_ih if self.layer_norm else None)
+        return self._affine(x, self.weight_ih, self.bias_ih, "ih", slice(None))
 
     def split(self, v: Tensor) -> tuple[Tensor, ...]:
         """Return `v` [B, G·H] as one [B, H] for each gate, in the order of `gates`."""
@@ -69,7 +76,7 @@ class Pieces(nn.Module):
     def recurrent(self, name: str, v: Tensor, *, bias: bool = True, weight: Tensor | None = None) -> Tensor:
         """Return one gate's product inside the step, `W_hh[name] v + b_hh[name]`, [B, H].
 
-        `weight` [H, R], a function of parameters, stands in for `W_hh[name]`.
+        `weight` [H, R], a function of parameters (`recurrent_weight` among them), stands in for `W_hh[name]`.
         """
         return self._product(v, self.recurrent_rows(name), bias=bias, weight=weight)
 
@@ -93,24 +100,44 @@ class Pieces(nn.Module):
         mask = self._bound.get("hidden_mask")
         if mask is not None:
             v = v * mask
-        whole = (self.bias_hh if bias else None, self.norm_hh if self.layer_norm else None)
-        b, gain = whole if rows is None else [p if p is None else p[rows] for p in whole]
-        if weight is None:
-            weight = self.weight_hh if rows is None else self.weight_hh[rows]
-        return self._affine(v, weight, b, gain)
+        b = self.bias_hh if bias else None
+        if rows is not None:
+            b = None if b is None else b[rows]
+            weight = self.recurrent_weight[rows] if weight is None else weight
+        return self._affine(v, self.recurrent_weight if weight is None else weight, b, "hh", rows or slice(None))
 
-    def _affine(self, v: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None) -> Tensor:
-        if gain is None:
+    @property
+    def recurrent_weight(self) -> Tensor:
+        """`weight_hh` as this run has it, with DropConnect if asked for."""
+        mask = self._bound.get("weight_mask")
+        return self.weight_hh if mask is None else self.weight_hh * mask
+
+    @property
+    def normalises(self) -> bool:
+        """Whether products and `normed_values` are normalised."""
+        return self.layer_norm or self.rms_norm or self.batch_norm > 0
+
+    def _affine(self, v: Tensor, weight: Tensor, bias: Tensor | None, name: str, units: slice) -> Tensor:
+        if not self.normalises:
             return self.linear(v, weight, bias)
-        normed = F.layer_norm(self.linear(v, weight), gain.shape, gain)
+        normed = self._normalised(self.linear(v, weight), name, units)
+        return normed if bias is None else normed + bias
+
+    def _normalised(self, v: Tensor, name: str, units: slice, bias: Tensor | None = None) -> Tensor:
+        """Return `v` normalised, times its gain, plus `bias`; `name` is the gain's, and `v` has these units of it."""
+        gain: Tensor = getattr(self, f"norm_{name}")[units]
+        if self.layer_norm:
+            return F.layer_norm(v, gain.shape, gain, bias, EPSILON)
+        if self.rms_norm:
+            return v * torch.rsqrt(v.square().mean(-1, keepdim=True) + EPSILON) * gain
+        normed: Tensor = self.statistics[name](v, self._bound.get("now", Now(0, None)), units) * gain
         return normed if bias is None else normed + bias
 
     def normed(self, name: str, v: Tensor) -> Tensor:
-        """Return `v` [B, H], one of `normed_values`, layer-normalised with its own gain and bias where asked for."""
-        if not self.layer_norm:
+        """Return `v` [B, H], one of `normed_values`, normalised with its own gain (and bias) where asked for."""
+        if not self.normalises:
             return v
-        gain, bias = getattr(self, f"norm_{name}"), getattr(self, f"norm_{name}_bias")
-        return F.layer_norm(v, gain.shape, gain, bias)
+        return self._normalised(v, name, slice(None), getattr(self, f"norm_{name}_bias", None))
 
     def candidate(self, v: Tensor) -> Tensor:
         """Return the candidate that a step is about to write into its state, with recurrent dropout if asked for."""

@@ -51,6 +51,8 @@ def refuses(call: Call) -> Refusal | None:
         )
     if torch.is_autocast_enabled("cpu"):
         return lambda: "compiled kernels do not run under autocast"
+    if cell.batch_norm:
+        return lambda: "batch_norm joins the rows of a batch, and kernels take each row by itself"
     if call.every_state:
         return lambda: "the states of every step are kept by the reference"
     if torch.compiler.is_compiling():
@@ -103,7 +105,7 @@ def _at_once(call: Call) -> Read:
     found = traced_of(call)
     assert not isinstance(found, UntraceableError)
     traced, native = found
-    values = traced.hoisted.values(call.cell)
+    values = traced.hoisted.values(call.cell, call.given.whole)
     vectors, matrices = ([values[number] for number in numbers] for numbers in (traced.vectors, traced.matrices))
     shapes = [v.shape for v in vectors + matrices]
     if shapes != traced.shapes or not all(v.is_cpu for v in vectors + matrices):
@@ -129,6 +131,7 @@ Places = tuple[tuple[int, str], ...]
 Node = tuple[str, tuple[str, ...], Places, Places]
 """A kernel's key, the names of what it reads beside weights, and where in a cell its vectors and matrices are found."""
 
+_COMPUTED = "in graphs of torch's compiler, weights that are computed from parameters take the reference's loop"
 _IN_GRAPHS: dict[str, Native] = {}
 """Kernels that a compiled or exported graph may call, for as long as the process lives."""
 
@@ -136,7 +139,10 @@ _IN_GRAPHS: dict[str, Native] = {}
 def _node(call: Call) -> Node | str:
     """Return the kernel that a graph of torch's compiler calls for this cell, or why it has none."""
     cell, given = call.cell, call.given
-    rows, steps = (tuple((name, width) for name, (width, _) in masks.items()) for masks in cell.masks())
+    drawn = cell.masks()
+    if drawn.whole:
+        return _COMPUTED
+    rows, steps = (tuple((name, width) for name, (width, _) in masks.items()) for masks in (drawn.rows, drawn.steps))
     rows += tuple((name, each.shape[-1]) for name, each in given.rows.items() if name not in dict(rows))
     steps = tuple((name, each.shape[-1]) for name, each in given.steps.items() if name not in dict(steps)) + steps
     return _constant_node(cell, cell.changes, rows, steps)
@@ -150,14 +156,14 @@ def _constant_node(
     steps: tuple[tuple[str, int], ...],
 ) -> Node | str:
     """Return what `_node` does; the compiler asks again when `changes`, or a width, is another."""
-    found = _traced_as(cell, dict(rows), dict(steps), None)
+    found = _traced_as(cell, dict(rows), dict(steps), {}, None)
     if isinstance(found, UntraceableError):
         return f"{found}; instead: {found.hint}"
     traced, native = found
     places = []
     for entry in traced.hoisted.entries:
-        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
-            return "in graphs of torch's compiler, weights that are computed from parameters take the reference's loop"
+        if not isinstance(entry, Found) or not isinstance(entry.place, tuple):
+            return _COMPUTED
         places.append(entry.place)
     _IN_GRAPHS[native.key] = native
     vectors, matrices = (tuple(places[n] for n in numbers) for numbers in (traced.vectors, traced.matrices))
@@ -200,27 +206,33 @@ def traced_of(call: Call) -> Result:
     plain = not (cell._modules or cell.inputs or (cell.training and cell.noise.draws))
     if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, dtype):
         return known.last[3]
-    rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in cell.masks())
+    drawn = cell.masks()
+    rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in (drawn.rows, drawn.steps))
+    whole = {name: shape for name, (shape, _) in drawn.whole.items()}
     steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
     rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
-    found = _traced_as(cell, rows, steps, call)
+    found = _traced_as(cell, rows, steps, whole, call)
     if plain:
         known.last = (cell.changes, cell.training, dtype, found)
     return found
 
 
-def _traced_as(cell: Cell, rows: dict[str, int], steps: dict[str, int], call: Call | None) -> Result:
-    """Return the cell's trace that reads `rows` and `steps` beside x, by name and width."""
+def _traced_as(
+    cell: Cell, rows: dict[str, int], steps: dict[str, int], whole: dict[str, torch.Size], call: Call | None
+) -> Result:
+    """Return the cell's trace that reads `rows` and `steps` beside x, by name and width, and `whole` by shape."""
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
-    key = (cell.weight_ih.dtype, tuple(rows.items()), tuple(steps.items()), _plain(cell))
+    key = (cell.weight_ih.dtype, *(tuple(each.items()) for each in (rows, steps, whole)), _plain(cell))
     if key not in known.traces:
-        known.traces[key] = _new_trace(cell, rows, steps, call)
+        known.traces[key] = _new_trace(cell, rows, steps, whole, call)
     return known.traces[key]
 
 
-def _new_trace(cell: Cell, rows: dict[str, int], steps: dict[str, int], call: Call | None) -> Result:
+def _new_trace(
+    cell: Cell, rows: dict[str, int], steps: dict[str, int], whole: dict[str, torch.Size], call: Call | None
+) -> Result:
     try:
-        traced = trace(cell, rows, steps)
+        traced = trace(cell, rows, steps, whole)
     except UntraceableError as error:
         return error
     except ShapeError:

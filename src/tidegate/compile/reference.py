@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tidegate.cells.noise import Now
 from tidegate.compile.call import Call, Run
 from tidegate.shapes import length_mask, repeat_last_step, zero_padding
 
@@ -27,20 +28,22 @@ def unroll(call: Call) -> Run:
     fresh = cell.unpack(cell.initial_state(batch, device=x.device))
     states = fresh if call.states is None else tuple(s.to(dtype) for s in call.states)
     given = call.given
-    real = None
+    real = running = None
     if lengths is not None:
         x = repeat_last_step(x, lengths)
-        given = type(given)(given.rows, {name: repeat_last_step(s, lengths) for name, s in given.steps.items()})
-        real = length_mask(lengths, steps)[..., None].unbind(1)
+        given = given._replace(steps={name: repeat_last_step(s, lengths) for name, s in given.steps.items()})
+        running = length_mask(lengths, steps)[..., None]
+        real = running.unbind(1)
     reset = None if call.resets is None else call.resets[..., None].unbind(1)
     seen: list[States] = []
     before = states
-    with cell.bound({name: row[:, None] for name, row in given.rows.items()}):
+    with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": Now(0, running)}):
         projected = cell.project(x)
     for t, x_t in enumerate(projected.unbind(1)):
         begun = states if reset is None else _where(reset[t], fresh, states)
         before = begun if real is None else _where(real[t], begun, before)
-        after = cell.advance(x_t, before, given.at(t))
+        now = Now(t, None if real is None else real[t])
+        after = cell.advance(x_t, before, given.at(t) | {"now": now})
         states = after if real is None else _where(real[t], after, states)
         seen.append(after if call.every_state else after[:1])
     stacked = _stack(seen, states, batch, lengths)

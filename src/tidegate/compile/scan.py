@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
+from tidegate.cells.noise import Now
 from tidegate.compile import segments
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.linear import linear_recurrence
-from tidegate.shapes import last_real_step, repeat_last_step, zero_padding
+from tidegate.shapes import last_real_step, length_mask, repeat_last_step, zero_padding
 
 
 class LinearCell(Protocol):
@@ -77,7 +78,8 @@ def _whole(call: Call) -> Run:
     if lengths is not None:
         x = repeat_last_step(x, lengths)
         noise = {name: repeat_last_step(each, lengths) for name, each in noise.items()}
-    with cell.bound({name: row[:, None] for name, row in given.rows.items()}):
+    running = None if lengths is None else length_mask(lengths, x.shape[1])[..., None]
+    with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": Now(0, running)}):
         projected = cell.project(x)
     with cell.bound(noise):
         a, b = (each.to(dtype) for each in linear.coefficients(projected))

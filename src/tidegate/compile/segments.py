@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from tidegate.cells.base import Cell
-from tidegate.cells.noise import Given
 from tidegate.compile import pages
 from tidegate.compile.call import Call, Run
 from tidegate.compile.once import without_derivative
@@ -33,7 +32,7 @@ def segment_steps(call: Call) -> int | None:
     row = x.shape[0] * cell.weight_ih.shape[0] * cell.weight_ih.element_size()
     if row * x.shape[1] < WORTHWHILE_BYTES or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
-    if call.every_state or call.given.steps or any(cell.noise.zoneout):
+    if call.every_state or call.given.steps or any(cell.noise.zoneout) or cell.batch_norm:
         return None
     if not _reads_parameters(cell) or hasattr(cell, "parametrizations"):
         return None
@@ -57,6 +56,13 @@ def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
     section 4.1). Differentiable once. Raises `ConfigError` where weights may not be the same the second time.
     """
     cell, x = call.cell, call.x
+    if cell.batch_norm:
+        raise ConfigError(
+            f"running {type(cell).__name__} with recompute=True",
+            expected="steps that may be run a second time, a segment at a time",
+            got=f"batch_norm={cell.batch_norm}, whose statistics belong to whole runs, seen once",
+            hint="layer_norm=True, or recompute=False",
+        )
     if not _reads_parameters(cell):
         raise ConfigError(
             f"running {type(cell).__name__} with recompute=True",
@@ -118,7 +124,7 @@ def _reading(call: Call, along: Sequence[Tensor], states: Sequence[Tensor]) -> C
     """Return a segment's call, reading x and all else that changes with the steps from `along`."""
     x, *given = along
     steps = dict(zip(call.given.steps, given, strict=True))
-    return call._replace(x=x, states=tuple(states), given=Given(call.given.rows, steps))
+    return call._replace(x=x, states=tuple(states), given=call.given._replace(steps=steps))
 
 
 class _Segments(torch.autograd.Function):

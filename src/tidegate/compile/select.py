@@ -142,7 +142,7 @@ def check_inputs(cell: Cell, x: Tensor, inputs: Mapping[str, Tensor]) -> Given:
                 hint="one row a sequence, one entry a step",
             )
         steps[name] = value.to(x.device, cell.weight_ih.dtype)
-    return Given({}, steps)
+    return Given({}, steps, {})
 
 
 def run(call: Call, backend: str, choice: str | None = None) -> Run:

@@ -127,7 +127,7 @@ def _places(cell: Cell, traced: Traced, numbers: Sequence[int]) -> list[Place] |
     """Return where the parameters of these numbers are found; None where one is computed or not dense."""
     owners, found = modules(cell), []
     for entry in traced.hoisted.entries:
-        if not isinstance(entry, Found) or isinstance(entry.place, Tensor):
+        if not isinstance(entry, Found) or not isinstance(entry.place, tuple):
             return None
         owner, name = owners[entry.place[0]]._parameters, entry.place[1]
         value = owner.get(name)

@@ -57,9 +57,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class Found:
-    """A tensor that a step reads: the number of its module and its name there, or itself where no module has it."""
+    """A tensor that a step reads: the number of its module and its name there, or itself where no module has it.
 
-    place: tuple[int, str] | Tensor
+    A name alone is that of something drawn for the whole run (`Given.whole`).
+    """
+
+    place: tuple[int, str] | Tensor | str
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,17 @@ class Hoisted:
         self.count += results
         return self.count - results
 
-    def values(self, cell: Cell) -> list[Tensor]:
-        """Compute every value from the parameters as they are now, differentiably."""
+    def values(self, cell: Cell, whole: Mapping[str, Tensor]) -> list[Tensor]:
+        """Compute every value from the parameters as they are now and what was drawn, differentiably."""
         found: list[Tensor] = []
         owners: list[Module] = [cell] if cell.owner is None and not cell._modules else modules(cell)
         for entry in self.entries:
             if isinstance(entry, Found):
                 place = entry.place
-                found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
+                if isinstance(place, str):
+                    found.append(whole[place])
+                else:
+                    found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
                 continue
             args, kwargs = tree_map(
                 lambda a: a.cut(found[a.base]) if isinstance(a, Shared) else a,
@@ -131,10 +137,11 @@ def _tensors(module: Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain]
 
 
-def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Traced:
+def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: Mapping[str, torch.Size]) -> Traced:
     """Run one step of `cell` on a few rows, projection included, and write down what it does.
 
-    `rows` and `steps` are names and widths of what it reads beside x, for a whole sequence and at every step.
+    `rows` and `steps` are names and widths of what it reads beside x, for a whole sequence and at every step; `whole`,
+    names and shapes of what is one for all of them.
 
     Raises `UntraceableError` where something in the step cannot be compiled.
     """
@@ -147,6 +154,7 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
         torch.autocast(like.device.type, enabled=False),
     ):
         extra = {name: like.new_ones(ROWS, width) for name, width in {**steps, **rows}.items()}
+        drawn = {name: like.new_ones(shape) for name, shape in whole.items()}
         x = like.new_ones(ROWS, cell.input_size)
         states = tuple(like.new_full((ROWS, size), 0.5) for size in cell.state_sizes)
         recorder = Recorder(cell)
@@ -155,11 +163,13 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int]) -> Trac
             recorder.reads("row" if name in rows else "step", name, value)
         for index, state in enumerate(states):
             recorder.reads("state", index, state)
+        for name, value in drawn.items():
+            recorder.shares(name, value)
         with recorder:
             with cell.bound(extra):
                 projected = cell.project(x)
-            after = cell.advance(projected, states, extra)
-        values = recorder.hoisted.values(cell)
+            after = cell.advance(projected, states, extra | drawn)
+        values = recorder.hoisted.values(cell, drawn)
     named = (*recorder.vectors, *recorder.matrices)
     pieces = tuple(recorder.state(a) for a in after)
     widths = {"x": x.shape[1], **{name: value.shape[1] for name, value in extra.items()}}
@@ -200,6 +210,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def reads(self, kind: str, name: str | int, value: Tensor) -> None:
         """Let `value` [ROWS, w] stand for what the step is given."""
         self._know(value, Row((self.graph.node(kind, value.shape[1], (), (name, 0)),)))
+
+    def shares(self, name: str, value: Tensor) -> None:
+        """Let `value` stand for what is drawn for the whole run by that name."""
+        self._know(value, Shared(self.hoisted.append(Found(name), 1)))
 
     def state(self, value: Tensor) -> tuple[Node, ...]:
         """Return the pieces of a new state."""

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tidegate.cells.base import Cell
-from tidegate.cells.noise import Given
 from tidegate.compile.call import Call
 from tidegate.errors import ShapeError
 from tidegate.shapes import check_lengths, length_mask, reverse_within_lengths
@@ -55,7 +54,7 @@ def turned(call: Call, cell: Cell, states: tuple[Tensor, ...] | None) -> Call:
     steps = {name: reverse_within_lengths(each, lengths) for name, each in given.steps.items()}
     x = reverse_within_lengths(call.x, lengths)
     resets = _turned_resets(call.resets, lengths)
-    return call._replace(cell=cell, x=x, states=states, resets=resets, given=Given(given.rows, steps))
+    return call._replace(cell=cell, x=x, states=states, resets=resets, given=given._replace(steps=steps))
 
 
 def _turned_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:

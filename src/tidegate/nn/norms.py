@@ -43,3 +43,15 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         y = super().forward(x)
         return y if lengths is None else zero_padding(y, lengths)
+
+
+@NORMS.add("rms")
+class RMSNorm(nn.RMSNorm):
+    """Division of every step by its root mean square (Zhang & Sennrich 2019, equation 4; ε = 1e-5 under the root)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-5)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        y = super().forward(x)
+        return y if lengths is None else zero_padding(y, lengths)

@@ -35,7 +35,7 @@ class Recurrent(nn.Module):
     - `bidirectional`: a second cell runs each row's real steps from last to first; the outputs are joined.
     - `hidden_sizes`: one hidden size for each layer, the cell's own first. Implies `layers`.
     - `connection`: None, "residual" (also `residual=True`), "highway", "dense" or "skip"; see `nn.stack`.
-    - `norm`: None, "batch" or "layer", after each layer, the last one included.
+    - `norm`: None, "batch", "layer" or "rms", after each layer, the last one included.
     - `backend`: "auto" chooses; a name runs or raises `BackendError`. See `explain`.
     - `recompute`: train in less memory. Of T steps, 3√T states are kept, and what lies between is run a second time
       when gradients are asked for (Chen et al. 2016, 1604.06174, section 4.1). Under `torch.compile` it does nothing.
@@ -147,14 +147,15 @@ class Recurrent(nn.Module):
     def step(self, x: Tensor, state: StackState | None = None, **inputs: Tensor) -> tuple[Tensor, StackState]:
         """Run every layer one step on `x` [B, I]; return the output [B, O] and the new state.
 
-        A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional.
+        A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional, or where
+        `batch_norm` tells steps apart.
         """
         if not (inputs or torch.is_grad_enabled() or is_watched()) and self._steps_compile():
             done = self._steppers.step(self._every_cell(), x, state)  # type: ignore[arg-type]
             if done is not None:
                 y, after = done
                 return y, after[0] if len(after) == 1 else tuple(after)
-        self._check_runs_forward("running one step")
+        self._check_may_step("running one step")
         self._check(x, "B")
         y, new = self._forward(x[:, None], state, None, None, {name: each[:, None] for name, each in inputs.items()})
         return y[:, 0], new
@@ -162,9 +163,9 @@ class Recurrent(nn.Module):
     def stream(self, batch: int = 1, state: StackState | None = None) -> Stream:
         """Return a `Stream` of `batch` rows, from `state` or the cells' initial ones.
 
-        Raises `ConfigError` when bidirectional, `ShapeError` where the state does not fit.
+        Raises `ConfigError` as `step` does, `ShapeError` where the state does not fit.
         """
-        self._check_runs_forward("making a stream")
+        self._check_may_step("making a stream")
         cells = self._cells
         if state is None:
             state = join(cells, [cell.initial_state(batch) for cell in cells])
@@ -183,13 +184,21 @@ class Recurrent(nn.Module):
             return None
         return self._steppers.of(self._every_cell(), batch)
 
-    def _check_runs_forward(self, doing: str) -> None:
+    def _check_may_step(self, doing: str) -> None:
         if self.bidirectional:
             raise ConfigError(
                 doing,
                 expected="a layer that runs forward only",
                 got="bidirectional=True",
                 hint="give the whole sequence, or train with bidirectional=False",
+            )
+        steps = max(cell.batch_norm for cell in self._every_cell())
+        if steps > 1:
+            raise ConfigError(
+                doing,
+                expected="cells that do the same at every step",
+                got=f"batch_norm={steps}, with statistics of each step's own",
+                hint="give the whole sequence, or train with batch_norm=1, layer_norm=True or rms_norm=True",
             )
 
     @property

@@ -1,0 +1,72 @@
+"""Batch norm inside a recurrence: statistics that every step has of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tidegate.cells.noise import Now
+
+EPSILON = 1e-5
+
+
+class StepStatistics(nn.Module):
+    """Normalise each unit over the rows of a batch, step by step: `(v − mean_t)/√(var_t + ε)`.
+
+    In training the statistics are the batch's own at that step, over the rows that still run, and move those stored
+    by `momentum`; in evaluation the stored ones are used. Of `steps` stored, the last serves all steps from there on:
+    what they show moves it together.
+
+    Source: Cooijmans et al. 2016 (1603.09025), equation 3 and section 3. Deviation: the paper's last stored step is
+    the longest sequence seen in training; here `steps` says which it is.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(
+        self,
+        steps: int,
+        width: int,
+        momentum: float = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(steps, width, device=device, dtype=dtype))
+        self.register_buffer("var", torch.ones(steps, width, device=device, dtype=dtype))
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.mean.zero_()
+        self.var.fill_(1.0)
+
+    def forward(self, v: Tensor, now: Now, units: slice) -> Tensor:
+        """Normalise `v` [B, W], or [B, T, W] for T steps at once; `units` are those of `v` among the stored."""
+        steps = v if v.dim() == 3 else v[:, None]
+        stored = torch.arange(now.first, now.first + steps.shape[1], device=v.device).clamp(max=len(self.mean) - 1)
+        if self.training:
+            real = steps.new_ones(*steps.shape[:2], 1)
+            if now.real is not None:
+                real = now.real.to(v.dtype).reshape(real.shape)
+            count = real.sum(0)
+            mean = (steps * real).sum(0) / count.clamp(min=1)
+            var = ((steps - mean).square() * real).sum(0) / count.clamp(min=1)
+            self._see(mean.detach(), var.detach(), count, stored, units)
+        else:
+            mean, var = self.mean[stored, units], self.var[stored, units]
+        normed = (steps - mean) * torch.rsqrt(var + EPSILON)
+        return normed if v.dim() == 3 else normed[:, 0]
+
+    @torch.no_grad()
+    def _see(self, mean: Tensor, var: Tensor, count: Tensor, stored: Tensor, units: slice) -> None:
+        """Move what is stored towards statistics of steps [T, W], those that fall on one place together."""
+        weight = (count > 1).to(mean.dtype)
+        unbiased = var * count / (count - 1).clamp(min=1)
+        places = mean.new_zeros(len(self.mean), 1).index_add_(0, stored, weight)
+        for kept, new in ((self.mean, mean), (self.var, unbiased)):
+            summed = new.new_zeros(len(kept), new.shape[1]).index_add_(0, stored, new * weight)
+            old = kept[:, units]
+            moved = torch.lerp(old, summed / places.clamp(min=1), self.momentum)
+            kept[:, units] = torch.where(places > 0, moved, old)

@@ -1,0 +1,146 @@
+"""Attention with several heads, and with learned memories instead of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tidegate.errors import ShapeError
+from tidegate.nn.scores import softmax
+from tidegate.shapes import check_lengths, length_mask, zero_padding
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention` with `lengths`: the same parameters, the same results, batch first.
+
+        head_i = softmax(W_q,i q (W_k,i k)ᵀ / √(E/heads)) W_v,i v        y = W_o [head_1, …] + b_o
+
+    `y, weights = attention(queries, keys, values, lengths=lengths, mask=mask, causal=False)`. `queries` [B, T, E],
+    `keys` [B, S, kdim], `values` [B, S, vdim]; without keys the queries attend to themselves, and their own padding
+    gets 0. `lengths` [B] says how many keys of each row are real, `mask` [B, T, S] or [T, S] (true: may look) which of
+    them each query sees, `causal` lets query t see keys 0..t. What lies in the padding changes nothing; a query that
+    may see nothing gets `b_o`. Weights [B, heads, T, S] are given with `need_weights=True`, else None.
+
+    Source: Vaswani et al. 2017 (1706.03762), section 3.2.2. Deviation from `torch.nn`: no `add_bias_kv`,
+    `add_zero_attn` or `key_padding_mask`, masks say what may be seen, and weights are not averaged over the heads.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        options: dict[str, Any] = {"dropout": dropout, "bias": bias, "kdim": kdim, "vdim": vdim}
+        super().__init__(embed_dim, num_heads, batch_first=True, device=device, dtype=dtype, **options)
+
+    def forward(  # type: ignore[override]
+        self,
+        queries: Tensor,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        alone = keys is None
+        keys = queries if keys is None else keys
+        values = keys if values is None else values
+        self._check(queries, keys, values)
+        batch, count, steps = queries.shape[0], queries.shape[1], keys.shape[1]
+        visible: Tensor | None = mask
+        if lengths is not None:
+            lengths = check_lengths(lengths, batch, steps).to(keys.device)
+            keys, values = zero_padding(keys, lengths), zero_padding(values, lengths)
+            queries = keys if alone else queries
+            real = length_mask(lengths, steps)[:, None]
+            visible = real if visible is None else visible & real
+        if causal:
+            before = torch.ones(count, steps, dtype=torch.bool, device=keys.device).tril()
+            visible = before if visible is None else visible & before
+        if visible is not None and visible.dim() == 3:
+            visible = visible[:, None]
+        q, k, v = (self._heads(each) for each in self._projected(queries, keys, values))
+        weights: Tensor | None = None
+        dropped = self.dropout if self.training else 0.0
+        if need_weights:
+            seen = torch.ones(count, steps, dtype=torch.bool, device=keys.device) if visible is None else visible
+            scores = q @ k.transpose(2, 3) * self.head_dim**-0.5
+            weights = found = softmax(scores, seen.expand(scores.shape))
+            y = F.dropout(found, dropped) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, visible, dropped)
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        return (zero_padding(y, lengths) if alone and lengths is not None else y), weights
+
+    def _projected(self, queries: Tensor, keys: Tensor, values: Tensor) -> list[Tensor]:
+        weights = (
+            self.in_proj_weight.chunk(3)
+            if self.in_proj_weight is not None
+            else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        )
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        return [F.linear(x, w, b) for x, w, b in zip((queries, keys, values), weights, biases, strict=True)]
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
+
+    def _check(self, queries: Tensor, keys: Tensor, values: Tensor) -> None:
+        wanted = [("queries", queries, self.embed_dim), ("keys", keys, self.kdim), ("values", values, self.vdim)]
+        for name, tensor, width in wanted:
+            if tensor.dim() != 3 or tensor.shape[2] != width or (name == "values" and tensor.shape[1] != keys.shape[1]):
+                raise ShapeError(
+                    "attending with several heads",
+                    expected=f"{name} of shape [B, ·, {width}], a value for each key",
+                    got=f"queries {list(queries.shape)}, keys {list(keys.shape)}, values {list(values.shape)}",
+                    hint="embed_dim, kdim and vdim are the widths of queries, keys and values",
+                )
+
+
+class ExternalAttention(nn.Module):
+    """Attend to two learned memories instead of a sequence: `y = attention(x, lengths=lengths)`, [B, T, D] each.
+
+        A = x M_kᵀ        A = softmax over the steps        A = A / Σ over the memory        y = A M_v
+
+    M_k and M_v are [`memory_size`, D]. `lengths` [B]: only real steps are in the softmax, padding gets 0.
+    `causal`: the softmax at step t runs over steps 0..t only, so that y_t depends on nothing later.
+
+    Source: Guo et al. 2021 (2105.02358), equations 5 and 6. Deviations: the published form lets every step see all
+    others, `causal` is ours; the linear layers around it are left to the stack.
+    """
+
+    def __init__(self, size: int, memory_size: int = 64, *, causal: bool = False) -> None:
+        super().__init__()
+        self.size, self.causal = size, causal
+        self.keys = nn.Linear(size, memory_size, bias=False)
+        self.values = nn.Linear(memory_size, size, bias=False)
+
+    def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        if x.dim() != 3 or x.shape[2] != self.size:
+            raise ShapeError(
+                "attending to memories", expected=f"x of shape [B, T, {self.size}]", got=f"shape {list(x.shape)}",
+                hint="size is the width of a step",
+            )  # fmt: skip
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        if lengths is not None:
+            lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
+            x, real = zero_padding(x, lengths), length_mask(lengths, x.shape[1])
+        scores: Tensor = self.keys(x)
+        if self.causal:  # padding lies behind every real step, where none of them looks
+            shares = torch.where(real[..., None], torch.exp(scores - torch.logcumsumexp(scores, 1)), 0.0)
+        else:
+            shares = softmax(scores.transpose(1, 2), real[:, None].expand(-1, scores.shape[2], -1)).transpose(1, 2)
+        y: Tensor = self.values(shares / shares.sum(2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny))
+        return y

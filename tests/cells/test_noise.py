@@ -1,0 +1,66 @@
+"""What a run draws, and that evaluation gives its expectation."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tidegate.cells import CELLS, GRU, AntisymmetricRNN, Cell
+from tidegate.compile import select
+from tidegate.errors import ConfigError
+
+X = torch.randn(4, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("backend", ["reference", "llvm"])
+@pytest.mark.parametrize("kind", [GRU, CELLS["gru_reset_before"], AntisymmetricRNN, CELLS["rhn"]])
+def test_dropconnect_is_one_mask_a_run_on_the_recurrent_weights(kind: Callable[..., Cell], backend: str) -> None:
+    torch.manual_seed(1)
+    cell = kind(3, 5, dropconnect=0.4, dtype=torch.float64)
+    plain = kind(3, 5, dtype=torch.float64)
+    torch.manual_seed(2)
+    mask = cell.draw(X).whole["weight_mask"]
+    torch.testing.assert_close(mask.unique(), torch.tensor([0, 1 / 0.6], dtype=torch.float64))
+    plain.load_state_dict(cell.state_dict())
+    with torch.no_grad():
+        plain.weight_hh.mul_(mask)
+    torch.manual_seed(2)
+    x = X.clone().requires_grad_()
+    found, expected = select.unroll(cell, x, backend=backend)[0], select.unroll(plain, x, backend="reference")[0]
+    torch.testing.assert_close(found, expected)
+    one, other = (torch.autograd.grad(y.sum(), [x, c.weight_hh]) for y, c in ((found, cell), (expected, plain)))
+    torch.testing.assert_close(one[0], other[0])
+    torch.testing.assert_close(one[1], other[1] * mask)
+    plain.load_state_dict(cell.state_dict())
+    torch.testing.assert_close(select.unroll(cell.eval(), X)[0], select.unroll(plain, X)[0])
+
+
+def test_a_run_draws_anew_and_a_cell_without_recurrent_weights_draws_nothing() -> None:
+    cell = GRU(3, 5, dropconnect=0.5)
+    first, second = (select.unroll(cell, X.float())[0] for _ in range(2))
+    assert not torch.allclose(first, second)
+    linear = CELLS["mingru"](3, 5, dropconnect=0.5, dtype=torch.float64)
+    torch.testing.assert_close(select.unroll(linear, X)[0], select.unroll(linear, X)[0])
+
+
+def test_a_rate_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"dropconnect to be a probability, 0 to 1; got 1\.5"):
+        GRU(3, 5, dropconnect=1.5)
+
+
+def test_rms_norm_is_the_papers() -> None:
+    """Zhang & Sennrich 2019, equation 4, on both products of an Elman step."""
+    torch.manual_seed(1)
+    cell = CELLS["rnn"](3, 5, rms_norm=True, dtype=torch.float64)
+    with torch.no_grad():
+        cell.norm_ih.uniform_(0.5, 2.0)
+        cell.norm_hh.uniform_(0.5, 2.0)
+    h = torch.randn(4, 5, dtype=torch.float64)
+
+    def normed(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return a / (a.square().mean(-1, keepdim=True) + 1e-5).sqrt() * g
+
+    wx, uh = F.linear(X[:, 0], cell.weight_ih), F.linear(h, cell.weight_hh)
+    expected = torch.tanh(normed(wx, cell.norm_ih) + normed(uh, cell.norm_hh) + cell.bias_ih + cell.bias_hh)
+    torch.testing.assert_close(cell(X[:, 0], h)[0], expected)
