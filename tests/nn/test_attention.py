@@ -126,7 +126,7 @@ def test_self_attention_leaves_padding_zero() -> None:
 
 def test_values_of_their_own_and_dropout() -> None:
     queries, keys = inputs()
-    attention = built("dot", dropout=0.5)
+    attention = built("dot", dropout=0.5, value_size=2)
     values = torch.randn(BATCH, KEYS, 2, dtype=torch.float64)
     context, weights = attention.eval()(queries, keys, values)
     torch.testing.assert_close(context, weights @ values)

@@ -1,10 +1,14 @@
-"""Recurrent layers, and attention beside them."""
+"""Recurrent layers, attention beside them, and models that read one sequence and write another."""
 
 from tidegate.nn.attention import Attention
+from tidegate.nn.beam import Found, Penalties, beam_search
+from tidegate.nn.decode import Draw, Written, write
+from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.dropin import GRU, LSTM, RNN
 from tidegate.nn.explain import Explanation, explain
 from tidegate.nn.multihead import ExternalAttention, MultiheadAttention
 from tidegate.nn.recurrent import Recurrent
+from tidegate.nn.seq2seq import Bridge, Seq2Seq
 from tidegate.nn.stream import Stream
 
 __all__ = [
@@ -12,10 +16,20 @@ __all__ = [
     "LSTM",
     "RNN",
     "Attention",
+    "Bridge",
+    "Decoder",
+    "Decoding",
+    "Draw",
     "Explanation",
     "ExternalAttention",
+    "Found",
     "MultiheadAttention",
+    "Penalties",
     "Recurrent",
+    "Seq2Seq",
     "Stream",
+    "Written",
+    "beam_search",
     "explain",
+    "write",
 ]

@@ -36,7 +36,8 @@ class Attention(nn.Module):
       `exp(−(i − p_t)²/2σ²)` with σ = D/2, S the row's length. `place` says which.
     - `dropout` drops weights in training.
 
-    `queries` [B, T, Q], or [B, Q] for a single one, `keys` [B, S, K]; `values` [B, S, V] are the keys unless given.
+    `queries` [B, T, Q], or [B, Q] for a single one, `keys` [B, S, K]; `values` [B, S, V], with V = `value_size`, are
+    the keys unless given.
     `lengths` [B] says how many keys of each row are real, `mask` [B, T, S] or [T, S] which ones each query may see.
     Weights [B, T, S] are exactly 0 elsewhere, and what keys and values hold there changes nothing; a query that may
     see nothing gets weights and context of 0. `attention(x)` is self-attention.
@@ -49,12 +50,14 @@ class Attention(nn.Module):
         *,
         score: str = "bahdanau",
         hidden_size: int | None = None,
+        value_size: int | None = None,
         window: int | None = None,
         place: str = "predicted",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.query_size, self.key_size = query_size, key_size
+        self.value_size = key_size if value_size is None else value_size
         width = query_size if hidden_size is None else hidden_size
         self.score = SCORES[score](query_size, key_size, width)
         self.window = _positive(window)
@@ -72,6 +75,7 @@ class Attention(nn.Module):
         """Return what `attend` reads, computed once for any number of queries."""
         values = keys if values is None else values
         _check_sequence("keys", keys, self.key_size)
+        _check_sequence("values", values, self.value_size)
         if values.shape[:2] != keys.shape[:2]:
             raise ShapeError(
                 "attending", expected=f"a value for each key, {list(keys.shape[:2])}", got=f"{list(values.shape)}",
@@ -150,7 +154,7 @@ def _check_sequence(name: str, given: Tensor, size: int) -> None:
     if given.dim() != 3 or given.shape[2] != size:
         raise ShapeError(
             "attending", expected=f"{name} of shape [B, ·, {size}]", got=f"shape {list(given.shape)}",
-            hint="sizes are query_size and key_size, as the attention was built",
+            hint="sizes are query_size, key_size and value_size, as the attention was built",
         )  # fmt: skip
 
 

@@ -160,6 +160,11 @@ class Recurrent(nn.Module):
         y, new = self._forward(x[:, None], state, None, None, {name: each[:, None] for name, each in inputs.items()})
         return y[:, 0], new
 
+    def initial_state(self, batch: int) -> StackState:
+        """Return the state before the first step of `batch` rows, which a run without `state` begins with."""
+        cells = self._cells
+        return join(cells, [cell.initial_state(batch) for cell in cells])
+
     def stream(self, batch: int = 1, state: StackState | None = None) -> Stream:
         """Return a `Stream` of `batch` rows, from `state` or the cells' initial ones.
 
@@ -167,8 +172,7 @@ class Recurrent(nn.Module):
         """
         self._check_may_step("making a stream")
         cells = self._cells
-        if state is None:
-            state = join(cells, [cell.initial_state(batch) for cell in cells])
+        state = self.initial_state(batch) if state is None else state
         part(cells, state, cells[0].weight_ih.new_empty(batch, 1))
         return Stream(self, state)
 

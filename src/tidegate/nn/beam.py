@@ -1,0 +1,176 @@
+"""Searching for the likeliest sequence with a beam of hypotheses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tidegate.errors import ConfigError
+from tidegate.nn.decode import Written
+from tidegate.nn.decoder import Decoder, Decoding
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """What a hypothesis Y scores: `log P(Y)/lp + cp` (Wu et al. 2016, 1609.08144, equation 14).
+
+        lp = ((5 + |Y|)/6)^length        cp = coverage · Σ_i log min(Σ_t α_ti, 1)
+
+    |Y| counts the end token; sums run over the real steps of the memory. 0 and 0 leave log P(Y).
+    """
+
+    length: float = 0.0
+    coverage: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("length", self.length), ("coverage", self.coverage)):
+            if value < 0:
+                raise ConfigError(
+                    "searching with a beam", expected=f"a {name} penalty of at least 0", got=str(value),
+                    hint=f"{name}=0.2",
+                )  # fmt: skip
+
+    def score(self, log_probabilities: Tensor, count: int, covered: Tensor | None) -> Tensor:
+        """Return the scores of hypotheses of `count` tokens; `covered` [.., S] sums their weights, 1 where none is."""
+        scores = log_probabilities / ((5 + count) / 6) ** self.length
+        if self.coverage and covered is not None:
+            scores = scores + self.coverage * covered.clamp(1e-30, 1).log().sum(-1)
+        return scores
+
+    def most(self, log_probabilities: Tensor, count: int) -> Tensor:
+        """Return a score that no hypothesis of at most `count` tokens which begins like these exceeds."""
+        return log_probabilities / ((5 + count) / 6) ** self.length
+
+
+class Found(NamedTuple):
+    """The best hypotheses of each row, best first: tokens [B, N, T], lengths, scores and log-probabilities [B, N].
+
+    `weights` [B, N, T, S] are the attention's, or None. The end token is not among the tokens, but in both sums.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    scores: Tensor
+    log_probabilities: Tensor
+    weights: Tensor | None
+
+    def best(self) -> Written:
+        """Return the first of each row."""
+        longest = int(self.lengths[:, 0].max()) if len(self.lengths) else 0
+        weights = None if self.weights is None else self.weights[:, 0, :longest]
+        return Written(self.tokens[:, 0, :longest], self.lengths[:, 0], self.log_probabilities[:, 0], weights)
+
+    def top(self, count: int) -> Found:
+        """Return the `count` best."""
+        scores, order = self.scores.topk(count)
+        picked = [None if each is None else _chosen(each, order) for each in self]
+        return Found(*picked)._replace(scores=scores)  # type: ignore[arg-type]
+
+    def and_also(self, others: Found) -> Found:
+        """Return the hypotheses of both."""
+        pairs = zip(self, others, strict=True)
+        joined = [None if mine is None or its is None else torch.cat([mine, its], 1) for mine, its in pairs]
+        return Found(*joined)  # type: ignore[arg-type]
+
+
+class _Beam(NamedTuple):
+    """What is still being written: tokens [B, K, steps], log-probabilities [B, K], weights [B, K, steps, S]."""
+
+    tokens: Tensor
+    sums: Tensor
+    weights: Tensor | None
+
+    def ended(self, gained: Tensor, count: int, penalties: Penalties, real: Tensor | None) -> Found:
+        """Return the hypotheses as they are if the next token, number `count`, is the end."""
+        sums = self.sums + gained
+        covered = None
+        if self.weights is not None and real is not None:
+            covered = torch.where(real[:, None], self.weights.sum(2), 1.0)
+        lengths = torch.full_like(sums, count - 1, dtype=torch.int64)
+        return Found(self.tokens, lengths, penalties.score(sums, count, covered), sums, self.weights)
+
+
+@torch.no_grad()
+def beam_search(
+    decoder: Decoder,
+    first: Tensor,
+    before: Decoding,
+    *,
+    width: int,
+    steps: int,
+    end: int,
+    penalties: Penalties | None = None,
+    count: int = 1,
+) -> Found:
+    """Return the `count` best sequences that follow the tokens `first` [B], of at most `steps` tokens with the end.
+
+    At each step the `width` likeliest hypotheses that go on are kept, and each is weighed as it would be if it ended
+    there. A row is done when nothing that goes on can still be among its best: exact when `width` leaves none out.
+    """
+    _check(width, steps, count)
+    penalties = penalties or Penalties()
+    batch, device = len(first), first.device
+    read, now = first.repeat_interleave(width), before.rows(torch.arange(batch, device=device).repeat_interleave(width))
+    real = None if before.memory is None else _real(before)
+    sums = torch.full((batch, width), float("-inf"), device=device)
+    sums[:, 0] = 0.0
+    beam = _Beam(torch.full((batch, width, steps), end, device=device), sums, None)
+    found: Found | None = None
+    for t in range(steps):
+        logits, weight, after = decoder.step(read, now)
+        gained = logits.float().log_softmax(-1).view(batch, width, -1)
+        if weight is not None:
+            kept = beam.weights
+            if kept is None:
+                kept = weight.new_zeros(batch, width, steps, weight.shape[-1])
+            kept = kept.clone()
+            kept[:, :, t] = weight.view(batch, width, -1)
+            beam = beam._replace(weights=kept)
+        ended = beam.ended(gained[..., end], t + 1, penalties, real)
+        if ended.weights is not None:  # what the end token looked at is in the coverage, not in the answer
+            ended = ended._replace(weights=ended.weights.clone())
+            ended.weights[:, :, t] = 0  # type: ignore[index]
+        found = (ended if found is None else found.and_also(ended)).top(count)
+        gained[..., end] = float("-inf")
+        totals = (beam.sums[..., None] + gained).flatten(1)
+        sums, flat = totals.topk(width)
+        parents, tokens = flat // gained.shape[2], flat % gained.shape[2]
+        beam = _Beam(*(None if each is None else _chosen(each, parents) for each in beam))._replace(sums=sums)  # type: ignore[arg-type]
+        beam.tokens[:, :, t] = tokens
+        if bool((penalties.most(sums[:, 0], steps) <= found.scores[:, -1]).all()):
+            break
+        rows = (parents + torch.arange(batch, device=device)[:, None] * width).flatten()
+        # Hypotheses change places within their row, where what is attended to is the same.
+        now = after._replace(memory=None).rows(rows)._replace(memory=now.memory)
+        read = tokens.flatten()
+    assert found is not None
+    longest = int(found.lengths.max()) if batch else 0
+    weights = None if found.weights is None else found.weights[:, :, :longest]
+    return found._replace(tokens=found.tokens[:, :, :longest], weights=weights)
+
+
+def _chosen(values: Tensor, order: Tensor) -> Tensor:
+    """Return `values` [B, N, …] with the entries of each row as `order` [B, M] numbers them."""
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    return values[rows, order]
+
+
+def _real(before: Decoding) -> Tensor:
+    assert before.memory is not None
+    steps = before.memory.values.shape[1]
+    return torch.arange(steps, device=before.memory.lengths.device) < before.memory.lengths[:, None]
+
+
+def _check(width: int, steps: int, count: int) -> None:
+    fits = {"width": width >= 1, "steps": steps >= 1, "count": 1 <= count <= width}
+    for name, fine in fits.items():
+        if not fine:
+            raise ConfigError(
+                "searching with a beam",
+                expected="width and steps of at least 1, and count from 1 to width",
+                got=f"width={width}, steps={steps}, count={count}",
+                hint=f"another {name}",
+            )

@@ -1,0 +1,107 @@
+"""Writing sequences with a decoder, a token at a time: the likeliest, or one that is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tidegate.errors import ConfigError
+from tidegate.nn.decoder import Decoder, Decoding
+
+
+class Written(NamedTuple):
+    """What was written: tokens [B, T], how many of each row [B], its log-probability [B], weights [B, T, S] or None.
+
+    The end token is not among them; from a row's length on, tokens are `end` and weights 0. Log-probabilities, in nats,
+    are sums over all tokens, the end included.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    log_probabilities: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a token is drawn: scores over `temperature`, the `top_k` likeliest, the likeliest that make up `top_p`.
+
+    `temperature` 0 takes the likeliest token. `top_p` keeps the smallest set of likeliest tokens whose probability is
+    at least that (Holtzman et al. 2020, 1904.09751, section 3.1).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, fits, expected in (
+            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
+            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "at least 1, or None"),
+            ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1, or None"),
+        ):
+            if not fits:
+                raise ConfigError(
+                    "drawing tokens", expected=f"{name} {expected}", got=str(value), hint="temperature=1.0, top_p=0.9"
+                )
+
+    def __call__(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return one token [B] for each row of `logits` [B, V]."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        return torch.multinomial(self.probabilities(logits), 1, generator=generator)[:, 0]
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities [B, V] that tokens are drawn with."""
+        logits = logits.float() / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            least = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < least, float("-inf"))
+        if self.top_p is not None:
+            ordered, order = logits.sort(descending=True, stable=True)
+            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            ordered = ordered.masked_fill(before >= self.top_p, float("-inf"))
+            logits = torch.empty_like(logits).scatter_(-1, order, ordered)
+        return logits.softmax(-1)
+
+
+GREEDY = Draw(temperature=0)
+
+
+@torch.no_grad()
+def write(
+    decoder: Decoder,
+    first: Tensor,
+    before: Decoding,
+    *,
+    steps: int,
+    end: int | None = None,
+    draw: Draw = GREEDY,
+    generator: torch.Generator | None = None,
+) -> Written:
+    """Write up to `steps` tokens after the tokens `first` [B], until each row has written `end`."""
+    batch = len(first)
+    alive = torch.ones(batch, dtype=torch.bool, device=first.device)
+    lengths = torch.zeros(batch, dtype=torch.int64, device=first.device)
+    total = torch.zeros(batch, device=first.device)
+    read, now = first, before
+    tokens: list[Tensor] = []
+    weights: list[Tensor] = []
+    while len(tokens) < steps and bool(alive.any()):
+        logits, weight, now = decoder.step(read, now)
+        chosen = draw(logits, generator)
+        gained = logits.float().log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
+        total = total + torch.where(alive, gained, 0.0)
+        if end is not None:
+            alive = alive & (chosen != end)
+            chosen = torch.where(alive, chosen, end)
+        lengths = lengths + alive
+        tokens.append(chosen)
+        weights += [] if weight is None else [torch.where(alive[:, None], weight, 0.0)]
+        read = chosen
+    longest = int(lengths.max()) if batch else 0
+    written = torch.stack(tokens, 1)[:, :longest] if tokens else first.new_zeros(batch, 0)
+    return Written(written, lengths, total, torch.stack(weights, 1)[:, :longest] if weights else None)

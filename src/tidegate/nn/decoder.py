@@ -1,0 +1,212 @@
+"""One token after another: embedding, recurrent layers, attention to a memory, a score for every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tidegate.errors import ConfigError, ShapeError
+from tidegate.nn.attention import Attention, Memory
+from tidegate.nn.recurrent import Recurrent
+from tidegate.nn.states import StackState, each_tensor
+from tidegate.shapes import check_lengths, zero_padding
+
+
+class Decoding(NamedTuple):
+    """Where rows of a decoder stand: the layers' state, what the last step gave [B, O], what they attend to."""
+
+    state: StackState | None
+    fed: Tensor | None = None
+    memory: Memory | None = None
+
+    def rows(self, chosen: Tensor) -> Decoding:
+        """Return the rows numbered `chosen` [N], each as often as it is named."""
+        state = None if self.state is None else each_tensor(lambda s: s.index_select(s.dim() - 2, chosen), self.state)
+        memory = None if self.memory is None else Memory(*(each[chosen] for each in self.memory))
+        return Decoding(state, None if self.fed is None else self.fed[chosen], memory)
+
+
+class Decoder(nn.Module):
+    """Score the token that follows each token: `logits, weights, after = decoder(tokens, before)`.
+
+        s_t = layer([E y_{t−1}, a_{t−1}])      c_t = attention(s_t)      a_t = tanh(W_c [c_t, s_t])      W_o a_t + b_o
+
+    a_{t−1} is read with `input_feeding` only; without attention a_t is s_t, and the decoder a language model.
+
+    - `layer`: a `Recurrent` that runs forward. Its input is the embedding, then a where it is fed.
+    - `tokens`: how many there are.
+    - `attention`: an `Attention` whose queries are as wide as the layer's output.
+    - `dropout`: on embeddings and on what is scored, in training.
+    - `tied`: tokens are scored by their embeddings, `W_o = E` (Press & Wolf 2017), which are as wide as the output.
+
+    `tokens` [B, T] are int64 numbers; `lengths` [B], how many of each row are real. `before` is a `Decoding`, or None
+    for the cells' initial state. Logits are [B, T, tokens], 0 in the padding, weights [B, T, S] or None.
+
+    With `teacher` below 1, each token after the first is read as given with that probability, else the one that the
+    decoder itself finds likeliest is (scheduled sampling; Bengio et al. 2015, 1506.03099, section 2.4, with the most
+    likely token for the sampled one).
+
+    Source: Luong, Pham & Manning 2015 (1508.04025), equations 5 and 6 and section 3.3. Without input feeding all
+    steps run in one compiled call.
+    """
+
+    def __init__(
+        self,
+        layer: Recurrent,
+        tokens: int,
+        *,
+        attention: Attention | None = None,
+        input_feeding: bool = False,
+        dropout: float = 0.0,
+        tied: bool = False,
+    ) -> None:
+        super().__init__()
+        width = layer.output_size
+        size = layer.input_size - (width if input_feeding else 0)
+        _check_parts(layer, size, attention, input_feeding, tied)
+        self.layer, self.attention, self.input_feeding, self.dropout = layer, attention, input_feeding, dropout
+        self.tokens = tokens
+        self.embedding = nn.Embedding(tokens, size)
+        self.combine = None if attention is None else nn.Linear(attention.value_size + width, width, bias=False)
+        self.scores = nn.Linear(width, tokens)
+        if tied:
+            nn.init.normal_(self.embedding.weight, std=size**-0.5)
+            self.scores.weight = self.embedding.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        before: Decoding | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        teacher: float = 1.0,
+    ) -> tuple[Tensor, Tensor | None, Decoding]:
+        """Return the logits, the attention's weights, and where the rows stand after their last real token."""
+        tokens = self._checked(tokens, 2)
+        before = Decoding(None) if before is None else before
+        if lengths is not None:
+            lengths = check_lengths(lengths, *tokens.shape).to(tokens.device)
+            tokens = tokens.masked_fill(torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None], 0)
+        if self.input_feeding or teacher < 1:
+            return self._one_by_one(tokens, before, lengths, teacher)
+        outputs, state = self.layer(self._embedded(tokens), before.state, lengths=lengths)
+        given, weights = self._attended(outputs, before.memory)
+        logits = self.scores(self._dropped(given))
+        if lengths is not None:
+            logits = zero_padding(logits, lengths)
+            weights = None if weights is None else zero_padding(weights, lengths)
+        return logits, weights, before._replace(state=state)
+
+    def step(self, tokens: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None, Decoding]:
+        """Return the logits [B, tokens] of what follows `tokens` [B], the weights [B, S], and where the rows stand."""
+        return self._step(self._checked(tokens, 1), before)
+
+    def _step(self, tokens: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None, Decoding]:
+        x = self._embedded(tokens)
+        if self.input_feeding:
+            fed = x.new_zeros(len(x), self.layer.output_size) if before.fed is None else before.fed
+            x = torch.cat([x, fed], -1)
+        output, state = self.layer.step(x, before.state)
+        given, weights = self._attended(output, before.memory)
+        after = Decoding(state, given if self.input_feeding else None, before.memory)
+        return self.scores(self._dropped(given)), weights, after
+
+    def _one_by_one(
+        self, tokens: Tensor, before: Decoding, lengths: Tensor | None, teacher: float
+    ) -> tuple[Tensor, Tensor | None, Decoding]:
+        batch, steps = tokens.shape
+        logits: list[Tensor] = []
+        weights: list[Tensor] = []
+        now = before._replace(state=self.layer.initial_state(batch)) if before.state is None else before
+        for t in range(steps):
+            read = tokens[:, t]
+            if t and teacher < 1:
+                own = torch.rand(batch, device=tokens.device) >= teacher
+                read = torch.where(own, logits[-1].detach().argmax(-1), read)
+            scored, weight, after = self._step(read, now)
+            if lengths is not None:
+                real = lengths > t
+                scored = torch.where(real[:, None], scored, 0.0)
+                weight = None if weight is None else torch.where(real[:, None], weight, 0.0)
+                after = _where(real, after, now)
+            logits.append(scored)
+            weights += [] if weight is None else [weight]
+            now = after
+        if not steps:
+            return self.scores.weight.new_zeros(batch, 0, self.tokens), None, now
+        return torch.stack(logits, 1), torch.stack(weights, 1) if weights else None, now
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        return self._dropped(self.embedding(tokens))
+
+    def _attended(self, outputs: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
+        """Return what is scored, and the weights."""
+        if self.attention is None or self.combine is None:
+            return outputs, None
+        if memory is None:
+            raise ShapeError(
+                "decoding with attention", expected="a memory in the Decoding", got="none",
+                hint="Decoding(state, memory=decoder.attention.memory(keys, lengths=lengths))",
+            )  # fmt: skip
+        context, weights = self.attention.attend(outputs, memory)
+        return torch.tanh(self.combine(torch.cat([context, outputs], -1))), weights
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def _checked(self, tokens: Tensor, axes: int) -> Tensor:
+        if tokens.dim() != axes or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise ShapeError(
+                "decoding", expected=f"tokens {['[B]', '[B, T]'][axes - 1]}, integers",
+                got=f"shape {list(tokens.shape)}, {tokens.dtype}", hint="numbers of tokens, 0 and up",
+            )  # fmt: skip
+        return tokens.long()
+
+
+def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:
+    """Return `after` where a row is real; what ended stays as it was, or as it begins."""
+
+    def choose(new: Tensor, old: Tensor | None) -> Tensor:
+        return torch.where(real[:, None], new, torch.zeros_like(new) if old is None else old)
+
+    assert after.state is not None
+    assert before.state is not None
+    kept = iter([choose(*pair) for pair in zip(_flat(after.state), _flat(before.state), strict=True)])
+    state = each_tensor(lambda _: next(kept), after.state)
+    return Decoding(state, None if after.fed is None else choose(after.fed, before.fed), after.memory)
+
+
+def _flat(state: StackState) -> list[Tensor]:
+    return [state] if isinstance(state, Tensor) else [t for each in state for t in _flat(each)]
+
+
+def _check_parts(layer: Recurrent, size: int, attention: Attention | None, input_feeding: bool, tied: bool) -> None:
+    doing = "building a decoder"
+    width = layer.output_size
+    if layer.bidirectional:
+        raise ConfigError(
+            doing, expected="a layer that runs forward only", got="bidirectional=True", hint="bidirectional=False"
+        )
+    if size < 1:
+        raise ConfigError(
+            doing, expected=f"with input_feeding, an input_size above {width}, the layer's output, for the embedding",
+            got=f"input_size={layer.input_size}", hint=f"input_size={width + 64}",
+        )  # fmt: skip
+    if attention is not None and attention.query_size != width:
+        raise ConfigError(
+            doing, expected=f"an attention with query_size={width}, the layer's output", got=f"{attention.query_size}",
+            hint=f"Attention({width}, {attention.key_size})",
+        )  # fmt: skip
+    if input_feeding and attention is None:
+        raise ConfigError(
+            doing, expected="an attention, whose result is fed", got="none", hint="attention=Attention(…)"
+        )
+    if tied and size != width:
+        raise ConfigError(
+            doing, expected=f"tied=True with embeddings as wide as the layer's output, {width}", got=f"{size}",
+            hint="equal input_size and hidden_size, or tied=False",
+        )  # fmt: skip
