@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
@@ -309,3 +311,29 @@ def test_what_is_masked_is_missing() -> None:
     assert (model.predict_proba(masked) == expected).all()
     assert (model.predict_proba(list(masked)) == expected).all()
     assert (model.fit(masked, y).predict_proba(holed) == expected).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer_norm": True, "zoneout": 0.1, "init": "orthogonal"},
+        {"cell": "lstm", "batch_norm": 5, "zoneout": (0.1, 0.2), "init": ("orthogonal", "forget")},
+        {"dropconnect": 0.3, "variational_dropout": (0.0, 0.2), "norm": "rms", "rms_norm": True},
+    ],
+)
+def test_techniques_inside_the_recurrence_are_options_and_are_saved(options: dict[str, Any], tmp_path: Path) -> None:
+    """A10, A11: the estimators, `tg.fit` and the command line's configuration take what a cell takes."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 6, 2)), np.arange(30) % 2
+    fitted = tg.Classifier(hidden_size=4, epochs=2, **options).fit(X, y)
+    cell = fitted.model_.network.recurrent.cells[0]
+    for name, value in options.items():
+        if hasattr(cell, name) and name != "init":
+            assert getattr(cell, name) == value
+    if "dropconnect" in options:
+        assert cell.noise.weights == 0.3
+    if "init" in options:
+        assert (cell.weight_hh[:4] @ cell.weight_hh[:4].T - torch.eye(4)).abs().max() < 0.2
+    fitted.model_.save(tmp_path / "model.tg")
+    again = tg.load(tmp_path / "model.tg")
+    assert torch.equal(again.network.recurrent.cells[0].weight_hh, cell.weight_hh)

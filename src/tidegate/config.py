@@ -17,6 +17,8 @@ TaskName = Literal["classification", "multilabel", "regression", "tagging", "for
 _MOST = 10**9
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
+Rate = Annotated[float, Field(ge=0.0, le=1.0)] | tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+
 
 def _cell_name(cell: Any) -> Any:
     return cell.registered() if isinstance(cell, type) and hasattr(cell, "registered") else cell
@@ -40,7 +42,15 @@ class Config(BaseModel):
     layers: int = Field(default=1, ge=1, le=1 << 10)
     bidirectional: bool | None = None
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    norm: Literal["batch", "layer"] | None = None
+    layer_norm: bool = False
+    rms_norm: bool = False
+    batch_norm: int = Field(default=0, ge=0, le=1 << 20)
+    zoneout: Rate = 0.0
+    variational_dropout: Rate = 0.0
+    recurrent_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
+    dropconnect: float = Field(default=0.0, ge=0.0, le=1.0)
+    init: Names = ()
+    norm: Literal["batch", "layer", "rms"] | None = None
     residual: bool = False
     connection: Literal["residual", "highway", "dense", "skip"] | None = None
     pooling: Literal["last", "mean", "max", "last_mean"] = "last_mean"
@@ -96,8 +106,11 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
         return Config(**options)
     except ValidationError as error:
         first = error.errors()[0]
+        name, *within = map(str, first["loc"])
+        # A key of `kinds` says where; which of several types was tried says nothing to a user.
+        key = f".{within[0]}" if name == "kinds" and within else ""
         raise ConfigError(
-            f"{doing}: {'.'.join(map(str, first['loc']))}",
+            f"{doing}: {name}{key}",
             expected=first["msg"].removeprefix("Value error, "),
             got=repr(first["input"]),
             hint="see tidegate train --help",

@@ -35,6 +35,14 @@ class _Options(BaseEstimator):
     layers: int = 1
     _: KW_ONLY
     dropout: float = 0.1
+    layer_norm: bool = False
+    rms_norm: bool = False
+    batch_norm: int = 0
+    zoneout: float | tuple[float, ...] = 0.0
+    variational_dropout: float | tuple[float, ...] = 0.0
+    recurrent_dropout: float = 0.0
+    dropconnect: float = 0.0
+    init: str | tuple[str, ...] = ()
     norm: str | None = None
     residual: bool = False
     connection: str | None = None

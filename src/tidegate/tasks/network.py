@@ -16,6 +16,10 @@ from tidegate.shapes import last_real_step, length_mask
 from tidegate.tasks.base import Accumulator, Task
 
 Pooling = Literal["last", "mean", "max", "last_mean"]
+_OF_CELLS = (
+    *("layer_norm", "rms_norm", "batch_norm"),
+    *("zoneout", "variational_dropout", "recurrent_dropout", "dropconnect"),
+)
 
 
 class Architecture(BaseModel):
@@ -28,7 +32,15 @@ class Architecture(BaseModel):
     layers: int = Field(default=1, ge=1)
     bidirectional: bool = False
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    norm: Literal["batch", "layer"] | None = None
+    layer_norm: bool = False
+    rms_norm: bool = False
+    batch_norm: int = Field(default=0, ge=0)
+    zoneout: float | tuple[float, ...] = 0.0
+    variational_dropout: float | tuple[float, ...] = 0.0
+    recurrent_dropout: float = 0.0
+    dropconnect: float = 0.0
+    init: tuple[str, ...] = ()
+    norm: Literal["batch", "layer", "rms"] | None = None
     residual: bool = False
     connection: Literal["residual", "highway", "dense", "skip"] | None = None
     pooling: Pooling = "last_mean"
@@ -44,7 +56,8 @@ class Architecture(BaseModel):
                 got=f"cell={self.cell!r}, which reads {' and '.join(kind.inputs)} too",
                 hint="tg.nn.Recurrent takes it, and what it reads by name",
             )
-        cell = kind(width, self.hidden_size)
+        inside = {name: getattr(self, name) for name in _OF_CELLS}
+        cell = kind(width, self.hidden_size, init=self.init or None, **inside)
         return Recurrent(
             cell,
             layers=self.layers,
