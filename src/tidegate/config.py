@@ -74,6 +74,8 @@ class Config(BaseModel):
     warmup_steps: int = Field(default=0, ge=0, le=_MOST)
     clip_norm: float | None = Field(default=1.0, gt=0)
     clip_value: float | None = Field(default=None, gt=0)
+    clip_adaptive: float | None = Field(default=None, gt=0)
+    clip_quantile: float | None = Field(default=None, gt=0, le=1)
     patience: int | None = Field(default=15, ge=1, le=_MOST)
     monitor: str = "loss"
     valid: float = Field(default=0.15, gt=0, lt=1)

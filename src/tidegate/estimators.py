@@ -59,6 +59,8 @@ class _Options(BaseEstimator):
     warmup_steps: int = 0
     clip_norm: float | None = 1.0
     clip_value: float | None = None
+    clip_adaptive: float | None = None
+    clip_quantile: float | None = None
     patience: int | None = 15
     monitor: str = "loss"
     valid: float = 0.15

@@ -70,6 +70,13 @@ class Linear(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.3), nn.Tanh(), nn.Linear(16, 1))
 
+    def gate_blocks(self) -> dict[str, int]:
+        return {"first": 4}
+
+    @property
+    def first(self) -> nn.Parameter:
+        return self.layers[0].weight
+
     def forward(self, batch: Pair) -> Tensor:
         return self.layers(batch.x)
 
@@ -100,15 +107,23 @@ def train(run_dir: Path | None, *, resume: bool = False, die_at: int | None = No
     return model
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "momentum", "rmsprop"])
-def test_a_run_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
-    whole = train(None, optimizer=optimizer, schedule="cosine").state_dict()
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"optimizer": name} for name in ("adamw", "adam", "sgd", "momentum", "rmsprop", "muon")),
+        {"clip_quantile": 0.3, "clip_norm": None},
+    ],
+    ids=str,
+)
+def test_a_run_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
+    settings = {"schedule": "cosine", **settings}
+    whole = train(None, **settings).state_dict()
     for at in range(1, 21, 3):
         run = tmp_path / str(at)
         run.mkdir()
         with pytest.raises(KilledError):
-            train(run, die_at=at, optimizer=optimizer, schedule="cosine")
-        resumed = train(run, resume=True, optimizer=optimizer, schedule="cosine").state_dict()
+            train(run, die_at=at, **settings)
+        resumed = train(run, resume=True, **settings).state_dict()
         assert all(torch.equal(whole[k], resumed[k]) for k in whole), f"killed at step {at}"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tidegate.errors import ConfigError
-from tidegate.train.optim import OPTIMIZERS, make_optimizer, plateau_factor, rate_factor, set_rates
+from tidegate.train.optim import make_optimizer, plateau_factor, rate_factor, set_rates
 from tidegate.train.settings import TrainSettings
 
 TORCH: dict[str, Any] = {
@@ -27,7 +27,7 @@ def layers() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 7), nn.LayerNorm(7), nn.Linear(7, 2)).double()
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(TORCH))
 def test_optimizer_equals_torch_and_spares_vectors_from_decay(name: str) -> None:
     ours, theirs = layers(), layers()
     wide = [p for p in theirs.parameters() if p.dim() > 1]
@@ -85,3 +85,26 @@ def test_an_unknown_schedule_names_the_nearest() -> None:
 def test_settings_refuse_what_cannot_train(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainSettings(**wrong)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 10, 200])
+def test_one_cycle_is_torchs(total: int) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    steps = torch.optim.SGD([weight], lr=1.0)
+    found = rates(total, schedule="one_cycle")
+    if total < 10:
+        assert all(0 < rate <= 1 for rate in found)
+        return
+    torchs = torch.optim.lr_scheduler.OneCycleLR(steps, max_lr=1.0, total_steps=total, cycle_momentum=False)
+    for rate in found:
+        assert rate == pytest.approx(steps.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
+        steps.step()
+        if rate is not found[-1]:
+            torchs.step()
+
+
+def test_inverse_sqrt_is_its_definition() -> None:
+    found = rates(50, schedule="inverse_sqrt", warmup_steps=10)
+    assert found[9] == pytest.approx(1.0)
+    for step in range(10, 50):
+        assert found[step] == pytest.approx(min((step) ** -0.5, step * 10**-1.5) / 10**-0.5)

@@ -143,6 +143,13 @@ class Cell(Pieces):
         self._draw(name)
         return parameter
 
+    def gate_blocks(self) -> dict[str, int]:
+        """Return the parameters that are matrices of gates, and how many gates lie along their rows."""
+        blocks = {"weight_ih": len(self.gates), "weight_hh": len(self._recurrent)}
+        return {
+            name: count for name, count in blocks.items() if count and isinstance(getattr(self, name), nn.Parameter)
+        }
+
     def reset_parameters(self) -> None:
         """Draw every parameter anew: uniform as in `torch.nn`, then what `init` names."""
         for name in self._drawn:

@@ -24,7 +24,8 @@ _HINT = "delete the checkpoint folder to train from the start"
 class Progress:
     """Where training stands. `step` batches of `epoch` are done; `loss_sum` and `count` are theirs.
 
-    `values` holds what was monitored, one figure an epoch, lower is better.
+    `values` holds what was monitored, one figure an epoch, lower is better; `norms`, those of the gradients of steps
+    that clipping by quantile remembers.
     """
 
     epoch: int = 0
@@ -35,6 +36,7 @@ class Progress:
     best_value: float | None = None
     reason: str | None = None
     values: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

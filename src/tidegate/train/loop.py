@@ -112,7 +112,7 @@ class _Trainer:
         loss, n = self.model.loss(batch, self.prepared(batch))
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1)))
-        self.grad_norm = clip_gradients(self.weights, self.settings.clip_norm, self.settings.clip_value)
+        self.grad_norm = clip_gradients(self.weights, self.settings, self.progress.norms)
         self.optimizer.step()
         return loss.detach(), n
 

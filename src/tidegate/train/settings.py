@@ -26,6 +26,8 @@ class TrainSettings(BaseModel):
     warmup_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     clip_value: float | None = Field(default=None, gt=0)
+    clip_adaptive: float | None = Field(default=None, gt=0)
+    clip_quantile: float | None = Field(default=None, gt=0, le=1)
     patience: int | None = Field(default=None, ge=1)
     monitor: str = "loss"
     device: str = "auto"
