@@ -1,7 +1,9 @@
 """Recurrent layers, attention beside them, and models that read one sequence and write another."""
 
+from tidegate.nn.adapt import Adapt
 from tidegate.nn.attention import Attention
 from tidegate.nn.beam import Found, Penalties, beam_search
+from tidegate.nn.blocks import Convolution, Stack, TransformerBlock
 from tidegate.nn.decode import Draw, Written, write
 from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.dropin import GRU, LSTM, RNN
@@ -15,8 +17,10 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Adapt",
     "Attention",
     "Bridge",
+    "Convolution",
     "Decoder",
     "Decoding",
     "Draw",
@@ -27,7 +31,9 @@ __all__ = [
     "Penalties",
     "Recurrent",
     "Seq2Seq",
+    "Stack",
     "Stream",
+    "TransformerBlock",
     "Written",
     "beam_search",
     "explain",

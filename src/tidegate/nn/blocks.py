@@ -1,0 +1,142 @@
+"""Stacks of unlike layers: recurrent ones among convolutions and Transformer blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tidegate.errors import ConfigError, ShapeError
+from tidegate.nn.multihead import MultiheadAttention
+from tidegate.nn.recurrent import Recurrent
+from tidegate.shapes import check_lengths, zero_padding
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention and a network of each step, both added to what they read: `y = block(x, lengths=lengths)`.
+
+        a = x + attention(LN(x))        y = a + W_2 f(W_1 LN(a) + b_1) + b_2
+
+    - `size`: of a step, a multiple of `heads`. `hidden_size`: of the network inside, 4 times that unless given.
+    - `causal`: step t attends to steps 0..t only. `dropout`: on both results, inside the network, and on the weights.
+
+    Source: Vaswani et al. 2017 (1706.03762), with the norms inside as in Xiong et al. 2020 (2002.04745), figure 1b;
+    results are `torch.nn.TransformerEncoderLayer(norm_first=True)`'s with the same weights.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        heads: int = 4,
+        *,
+        hidden_size: int | None = None,
+        dropout: float = 0.0,
+        causal: bool = False,
+        activation: Callable[[Tensor], Tensor] = F.gelu,
+    ) -> None:
+        super().__init__()
+        if size % heads:
+            raise ConfigError(
+                "building a TransformerBlock", expected="a size that is a multiple of heads", got=f"{size} and {heads}",
+                hint=f"size={size // heads * heads or heads}",
+            )  # fmt: skip
+        self.size, self.causal, self.activation = size, causal, activation
+        width = 4 * size if hidden_size is None else hidden_size
+        self.attention = MultiheadAttention(size, heads, dropout=dropout)
+        self.norms = nn.ModuleList([nn.LayerNorm(size), nn.LayerNorm(size)])
+        self.inner, self.outer = nn.Linear(size, width), nn.Linear(width, size)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        _check(x, self.size, "a Transformer block")
+        if lengths is not None:
+            lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
+            x = zero_padding(x, lengths)
+        mixed, _ = self.attention(self.norms[0](x), lengths=lengths, causal=self.causal)
+        x = x + self.drop(mixed)
+        x = x + self.drop(self.outer(self.drop(self.activation(self.inner(self.norms[1](x))))))
+        return x if lengths is None else zero_padding(x, lengths)
+
+
+class Convolution(nn.Module):
+    """Convolve over time: `y = f(Σ_k W_k x_{t + (k − centre) dilation} + b)`, `y = convolution(x, lengths=lengths)`.
+
+    The result is as long as `x`; what lies before a row's first step and behind its last real one counts as 0. With
+    `causal` the window ends at its own step, else it lies around it.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        size: int,
+        width: int = 3,
+        *,
+        dilation: int = 1,
+        causal: bool = False,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
+        super().__init__()
+        self.input_size, self.activation = input_size, activation
+        before = dilation * (width - 1) if causal else dilation * (width - 1) // 2
+        self._around = (before, dilation * (width - 1) - before)
+        self.convolution = nn.Conv1d(input_size, size, width, dilation=dilation)
+
+    def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        _check(x, self.input_size, "a convolution")
+        if lengths is not None:
+            lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
+            x = zero_padding(x, lengths)
+        y = self.activation(self.convolution(F.pad(x.transpose(1, 2), self._around))).transpose(1, 2)
+        return y if lengths is None else zero_padding(y, lengths)
+
+
+class Stack(nn.Module):
+    """Layers of any kind, one on the other: `output, state = stack(x, state, lengths=lengths)`.
+
+    A `Recurrent` or a stack within has a state, and its entry in `state`, a tuple; every other layer has None there.
+    Other layers are called as `y = layer(x, lengths=lengths)`; torch's own, which know no lengths, as `layer(x)`, and
+    what they put into the padding is set to 0. They must treat every step by itself.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: Sequence[Any] | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        given = [None] * len(self.layers) if state is None else list(state)
+        if len(given) != len(self.layers):
+            raise ShapeError(
+                "running a stack", expected=f"a state of {len(self.layers)} entries, one for each layer",
+                got=f"{len(given)}", hint="pass the state as the stack returned it, or None",
+            )  # fmt: skip
+        if lengths is not None:
+            lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
+        after: list[Any] = []
+        for layer, before in zip(self.layers, given, strict=True):
+            if isinstance(layer, Recurrent | Stack):
+                x, new = layer(x, before, lengths=lengths)
+                after.append(new)
+                continue
+            after.append(None)
+            if type(layer).__module__.startswith("torch."):
+                x = layer(x if lengths is None else zero_padding(x, lengths))
+                x = x if lengths is None else zero_padding(x, lengths)
+            else:
+                x = layer(x, lengths=lengths)
+        return x, tuple(after)
+
+
+def _check(x: Tensor, size: int, what: str) -> None:
+    if x.dim() != 3 or x.shape[2] != size:
+        raise ShapeError(
+            f"running {what}", expected=f"x of shape [B, T, {size}]", got=f"shape {list(x.shape)}",
+            hint="batch first, a row a sequence",
+        )  # fmt: skip

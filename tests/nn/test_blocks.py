@@ -1,0 +1,109 @@
+"""A16: recurrent layers among others, lengths respected by all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tidegate.cells import GRU, LSTM
+from tidegate.errors import ConfigError, ShapeError
+from tidegate.nn import Convolution, Recurrent, Stack, TransformerBlock
+
+LENGTHS = torch.tensor([7, 3, 0, 1])
+
+
+def data(width: int = 8) -> Tensor:
+    return torch.randn(4, 7, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_transformer_block_is_torchs(causal: bool) -> None:
+    torch.manual_seed(0)
+    ours = TransformerBlock(8, 2, hidden_size=12, causal=causal).double()
+    theirs = nn.TransformerEncoderLayer(
+        8, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=True, dtype=torch.float64
+    )
+    theirs.self_attn.load_state_dict(ours.attention.state_dict())
+    pairs = ((theirs.linear1, ours.inner), (theirs.linear2, ours.outer))
+    norms = ((theirs.norm1, ours.norms[0]), (theirs.norm2, ours.norms[1]))
+    for their, our in (*pairs, *norms):
+        their.load_state_dict(our.state_dict())
+    mask = torch.ones(7, 7, dtype=torch.bool).triu(1) if causal else None
+    x = data()
+    y = ours(x, lengths=LENGTHS)
+    for row, length in enumerate(LENGTHS):
+        if length:
+            alone = theirs(x[row : row + 1, :length], src_mask=None if mask is None else mask[:length, :length])
+            torch.testing.assert_close(y[row, :length], alone[0])
+        assert (y[row, length:] == 0).all()
+
+
+@pytest.mark.parametrize(("width", "dilation", "causal"), [(3, 1, False), (4, 2, False), (3, 2, True), (1, 1, True)])
+def test_a_convolution_sees_its_window(width: int, dilation: int, causal: bool) -> None:
+    torch.manual_seed(0)
+    layer = Convolution(8, 5, width, dilation=dilation, causal=causal).double()
+    x = data()
+    y = layer(x, lengths=LENGTHS)
+    before = dilation * (width - 1) if causal else dilation * (width - 1) // 2
+    weight, bias = layer.convolution.weight, layer.convolution.bias
+    for row, length in enumerate(LENGTHS.tolist()):
+        for t in range(length):
+            total = bias.clone()
+            for k in range(width):
+                at = t + k * dilation - before
+                if 0 <= at < length:
+                    total = total + weight[:, :, k] @ x[row, at]
+            torch.testing.assert_close(y[row, t], F.relu(total))
+        assert (y[row, length:] == 0).all()
+
+
+def stack() -> Stack:
+    torch.manual_seed(0)
+    return Stack(
+        Convolution(8, 8),
+        Recurrent(LSTM(8, 8), residual=True),
+        nn.LayerNorm(8),
+        TransformerBlock(8, 2, causal=True),
+        Stack(nn.Linear(8, 6), Recurrent(GRU(6, 6), bidirectional=True)),
+    ).double()
+
+
+def test_padding_changes_nothing_in_a_stack() -> None:
+    model, results = stack(), []
+    for filled in (0.0, float("nan")):
+        x = data()
+        for row, length in enumerate(LENGTHS):
+            x[row, length:] = filled
+        x.requires_grad_()
+        y, state = model(x, lengths=LENGTHS)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), [x, *model.parameters()])])
+    assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*results, strict=True))
+    y = results[0][0]
+    assert (y[1, 3:] == 0).all()
+    torch.testing.assert_close(model(data()[1:2, :3])[0][0], y[1, :3])
+    assert [type(each) for each in state] == [type(None), tuple, type(None), type(None), tuple]
+    assert state[1][0].shape == (1, 4, 8)
+
+
+def test_a_state_is_carried() -> None:
+    torch.manual_seed(0)
+    model = Stack(nn.Linear(8, 4), Recurrent(GRU(4, 4)), nn.Tanh(), Recurrent(LSTM(4, 4))).double()
+    x = data()
+    whole, last = model(x)
+    first, state = model(x[:, :4])
+    second, end = model(x[:, 4:], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(end[3], last[3])
+
+
+def test_what_does_not_fit_is_told() -> None:
+    with pytest.raises(ConfigError, match="a size that is a multiple of heads; got 10 and 4"):
+        TransformerBlock(10, 4)
+    with pytest.raises(ShapeError, match=r"x of shape \[B, T, 8\]; got shape \[2, 3, 5\]"):
+        TransformerBlock(8)(torch.zeros(2, 3, 5))
+    with pytest.raises(ShapeError, match=r"running a convolution; expected x of shape \[B, T, 8\]"):
+        Convolution(8, 4)(torch.zeros(2, 8))
+    with pytest.raises(ShapeError, match="a state of 5 entries, one for each layer; got 2"):
+        stack()(data(), (None, None))
