@@ -107,7 +107,7 @@ def test_groups_with_rates_of_their_own_keep_them(monkeypatch: pytest.MonkeyPatc
 
     made: list[torch.optim.Optimizer] = []
 
-    def grouped(groups: Any, settings: TrainSettings) -> torch.optim.Optimizer:
+    def grouped(groups: Any, settings: TrainSettings, *_: Any) -> torch.optim.Optimizer:
         made.append(torch.optim.SGD([{**g, "lr": settings.lr * 10**i} for i, g in enumerate(groups)], lr=settings.lr))
         return made[0]
 
