@@ -25,6 +25,7 @@ EXPORTS = [
     "TidegateError",
     "__version__",
     "explain",
+    "find_rate",
     "fit",
     "load",
     "nn",

@@ -9,7 +9,7 @@ from tidegate.version import __version__
 
 if TYPE_CHECKING:
     from tidegate import nn
-    from tidegate.api import fit, load
+    from tidegate.api import find_rate, fit, load
     from tidegate.cells import Cell
     from tidegate.errors import BackendError, InputError, TidegateError
     from tidegate.estimators import Classifier, Forecaster, Regressor, Tagger
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "nn": "tidegate.nn",
+    "find_rate": "tidegate.api",
     "fit": "tidegate.api",
     "load": "tidegate.api",
     "Cell": "tidegate.cells",
@@ -44,6 +45,7 @@ __all__ = [
     "TidegateError",
     "__version__",
     "explain",
+    "find_rate",
     "fit",
     "load",
     "nn",

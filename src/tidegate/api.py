@@ -8,8 +8,11 @@ from typing import Any
 
 from tidegate.artifact import read_model
 from tidegate.config import make_config, read_config, take_valid
+from tidegate.files import write_atomically
 from tidegate.model import Model
+from tidegate.run import find_rate as test_rates
 from tidegate.run import train
+from tidegate.train.finder import RateTest
 
 
 def fit(
@@ -34,13 +37,48 @@ def fit(
 
     Raises `InputError` naming the file, row and column, or the option and its value.
     """
-    merged = {**(read_config(Path(config)) if config else {}), **options}
-    named = {"target": target, "id": id, "time": time}
-    merged |= {name: value for name, value in named.items() if value is not None}
-    held = take_valid(merged, valid)
+    merged, held = _options(config, options, {"target": target, "id": id, "time": time}, valid)
     from tidegate.train.progress import progress
 
     return train(data, make_config(merged), valid=held, observers=progress(quiet)).model
+
+
+def find_rate(
+    data: Any,
+    target: str | Sequence[str] | None = None,
+    *,
+    id: str | None = None,
+    time: str | None = None,
+    valid: Any = None,
+    config: str | Path | None = None,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+    out: str | Path | None = None,
+    **options: Any,
+) -> RateTest:
+    """Try learning rates from `low` to `high` on what `fit` would train, and return the loss at each.
+
+    `result.suggested` is the rate at which the loss falls fastest. Everything else is as in `fit`, whose options it
+    takes; `out` names an HTML page to draw the curve into. See `train.finder.find_rate`.
+    """
+    merged, held = _options(config, options, {"target": target, "id": id, "time": time}, valid)
+    found = test_rates(data, make_config(merged), valid=held, low=low, high=high, steps=steps)
+    if out is not None:
+        from tidegate.report.rates import rates_page
+
+        page = rates_page(found.rates, found.losses, found.suggested, data if isinstance(data, str) else "")
+        write_atomically(Path(out), page.encode())
+    return found
+
+
+def _options(
+    config: str | Path | None, options: dict[str, Any], named: dict[str, Any], valid: Any
+) -> tuple[dict[str, Any], Any]:
+    """Return every option that was given, those of a file included, and what to validate on."""
+    merged = {**(read_config(Path(config)) if config else {}), **options}
+    merged |= {name: value for name, value in named.items() if value is not None}
+    return merged, take_valid(merged, valid)
 
 
 def load(path: str | Path) -> Model:

@@ -214,6 +214,37 @@ def inspect(
 
 
 @app.command()
+def find_rate(
+    data: Data,
+    target: Target = None,
+    id: Id = None,
+    time: Time = None,
+    out: Annotated[Path | None, _option("HTML page to draw the curve into.")] = None,
+    low: Annotated[float, _option("Rate to begin with.")] = 1e-6,
+    high: Annotated[float, _option("Rate to end with.")] = 1.0,
+    steps: Annotated[int, _option("Batches to try.")] = 100,
+    option: Annotated[
+        Names, _option("Any option of train, NAME=VALUE, the value as JSON or text; repeatable.", "--set")
+    ] = None,
+    config: Annotated[Path | None, _option("JSON or TOML file of options.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try learning rates from far too small to far too large, and say where the loss falls fastest."""
+    from tidegate.api import find_rate as test
+
+    options = dict(map(_assignment, option or ()))
+    found = test(
+        data, tuple(target) if target else None, id=id, time=time, config=config, low=low, high=high, steps=steps,
+        out=out, **options,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"suggested": found.suggested, "rates": found.rates, "losses": found.losses}))
+    else:
+        said = "the loss fell at no rate" if found.suggested is None else f"--lr {found.suggested:.2g}"
+        typer.echo(f"{said}, from {len(found.rates)} rates" + (f"; {out}" if out else ""))
+
+
+@app.command()
 def bench(
     cells: Annotated[Text, _option("Cells to time, commas between; default all.")] = None,
     sizes: Annotated[Text, _option("BATCHxUNITS or BATCHxUNITSxSTEPS, commas between; 100 steps unless given.")] = None,

@@ -24,6 +24,8 @@ from tidegate.prepare import Prepared, prepare
 from tidegate.train.checkpoint import FOLDER as CHECKPOINT
 from tidegate.train.checkpoint import METRICS
 from tidegate.train.events import Observer
+from tidegate.train.finder import RateTest
+from tidegate.train.finder import find_rate as test_rates
 from tidegate.train.loop import TrainResult, fit
 from tidegate.train.seeds import random_state_kept, seed_everything
 from tidegate.train.settings import TrainSettings
@@ -76,6 +78,15 @@ def _train(
     model = Model(prepared.blueprint, network, dict(result.metrics))
     model.notes = prepared.notes + _without_effect(prepared.config)
     return Trained(model, result, prepared, list(model.notes))
+
+
+def find_rate(data: Any, config: Config, *, valid: Any = None, **options: Any) -> RateTest:
+    """Prepare the data as `train` does and run `train.finder.find_rate` on the network it would train."""
+    with random_state_kept():
+        seed_everything(config.seed)
+        table = _table(data, config)
+        prepared = prepare(table, config, None if valid is None else _table(valid, config, like=table))
+        return test_rates(prepared.blueprint.network(), prepared.train, _settings(prepared.config), **options)
 
 
 def _without_effect(config: Config) -> list[str]:

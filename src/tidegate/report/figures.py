@@ -76,6 +76,29 @@ def curves(lines: Mapping[str, Sequence[float]], epochs: Sequence[int], y: str, 
     return _figure(data, "Epoch", y, xaxis=ticks, shapes=[] if best is None else [mark])
 
 
+def rate_curve(rates: Sequence[float], losses: Sequence[float], suggested: float | None) -> Figure:
+    """Draw the loss over the learning rate, and the rate that is suggested."""
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(rates),
+        "y": plain(losses),
+        "line": {"color": BLUE, "width": 2},
+        "hovertemplate": "rate %{x:.2e}<br>loss %{y:.4g}<extra></extra>",
+    }
+    mark = {
+        "type": "line",
+        "x0": suggested,
+        "x1": suggested,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": ORANGE, "width": 1, "dash": "dot"},
+    }
+    axis = {"type": "log", "exponentformat": "power"}
+    return _figure([line], "Learning rate", "Loss", xaxis=axis, shapes=[] if suggested is None else [mark])
+
+
 def most_frequent(matrix: np.ndarray) -> np.ndarray:
     """Return the indices of the classes that are drawn, in order: all, or the most frequent ones of many."""
     return np.sort(np.argsort(-matrix.sum(1), kind="stable")[:MOST_CLASSES])
