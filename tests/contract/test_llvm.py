@@ -196,7 +196,7 @@ def test_a_norm_in_float32_rounds_no_more_than_the_reference_at_every_size(name:
         pytest.param(
             *(*pair, dtype),
             # About half of the cells are beyond 2e-5 somewhere; which, depends on the machine.
-            marks=[pytest.mark.xfail(reason="beyond 2e-5 at some sizes")]
+            marks=[pytest.mark.xfail(reason="beyond 2e-5 at some sizes", strict=False)]
             * (pair[1] in NORMS and dtype == torch.float32),
         )
         for pair in EVERY
