@@ -84,6 +84,36 @@ def test_the_last_stored_step_serves_all_that_follow() -> None:
     assert select.unroll(made, torch.randn(2, 9, INPUTS, dtype=torch.float64))[0].isfinite().all()
 
 
+def test_a_run_moves_what_is_stored_once() -> None:
+    made = cell(steps=2)
+    for seen in made.statistics.values():
+        seen.var.fill_(1e6)
+    select.unroll(made, torch.randn(B, 9, INPUTS, dtype=torch.float64))
+    for seen in made.statistics.values():
+        torch.testing.assert_close(seen.var, torch.full_like(seen.var, 9e5), rtol=1e-4, atol=0)
+
+
+def test_a_row_that_runs_alone_is_normalised_by_what_is_stored() -> None:
+    made = cell(steps=1)
+    x = torch.randn(3, 6, INPUTS, dtype=torch.float64)
+    lengths = torch.tensor([6, 3, 2])
+    found = select.unroll(made, x, lengths=lengths)[0]
+    other = x.clone()
+    other[0, 3:] += 5
+    assert (select.unroll(cell(steps=1), other, lengths=lengths)[0] - found)[0, 3:].abs().max() > 0.01
+
+
+def test_what_tells_steps_apart_is_refused_where_nobody_says_which() -> None:
+    made = cell()
+    x = torch.randn(B, INPUTS, dtype=torch.float64)
+    with pytest.raises(ConfigError, match="batch_norm=5, with statistics of each step's own"):
+        made(x)
+    layer = Recurrent(made)
+    _, state = layer(x[:, None])
+    with pytest.raises(ConfigError, match=r"going on from a state; .*batch_norm=5"):
+        layer(x[:, None], state)
+
+
 def test_gradients_are_the_derivatives() -> None:
     made = cell()
     x = torch.randn(B, 3, INPUTS, dtype=torch.float64, requires_grad=True)

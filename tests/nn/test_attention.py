@@ -199,6 +199,23 @@ def test_external_attention_is_its_equation(causal: bool) -> None:
     assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*results, strict=True))
 
 
+def test_places_are_exact_in_bfloat16() -> None:
+    attention = Attention(4, 4, score="dot", window=1, place="monotonic").bfloat16()
+    _, weights = attention(torch.ones(1, 1000, 4, dtype=torch.bfloat16))
+    assert (weights[0, 901] > 0).nonzero().flatten().tolist() == [900, 901, 902]
+
+
+def test_an_outlier_leaves_the_other_steps_their_shares() -> None:
+    torch.manual_seed(0)
+    attention = ExternalAttention(4, 3)
+    with torch.no_grad():
+        attention.keys.weight.abs_()
+    x = torch.rand(1, 5, 4)
+    x[:, 0] = 400
+    shares = attention.keys(x).double().log_softmax(1).log_softmax(2).exp().float()
+    torch.testing.assert_close(attention(x), attention.values(shares), atol=1e-4, rtol=1e-3)
+
+
 def test_what_does_not_fit_is_told() -> None:
     queries, keys = inputs()
     attention = built("bahdanau")
@@ -216,5 +233,13 @@ def test_what_does_not_fit_is_told() -> None:
         Attention(3, 5, score="badhanau")
     with pytest.raises(ShapeError, match=r"values of shape \[B, ·, 8\], a value for each key"):
         MultiheadAttention(8, 2)(torch.zeros(1, 2, 8), torch.zeros(1, 3, 8), torch.zeros(1, 4, 8))
+    with pytest.raises(ShapeError, match="mask of booleans"):
+        MultiheadAttention(8, 2)(torch.zeros(1, 2, 8), mask=torch.ones(2, 2))
+    with pytest.raises(ConfigError, match="embed_dim to be a multiple of num_heads; got 5 and 2"):
+        MultiheadAttention(5, 2)
+    with pytest.raises(ConfigError, match="dropout to be a probability"):
+        Attention(3, 5, dropout=2.0)
+    with pytest.raises(ShapeError, match=r"queries of shape \[2, ·, 5\]"):
+        attention(queries, keys[:2])
     with pytest.raises(ShapeError, match=r"x of shape \[B, T, 5\]"):
         ExternalAttention(5)(torch.zeros(2, 5))

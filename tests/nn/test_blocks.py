@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tidegate import nn as tidegate_nn
 from tidegate.cells import GRU, LSTM
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn import Convolution, Recurrent, Stack, TransformerBlock
+from tidegate.nn import Convolution, MultiheadAttention, Recurrent, Stack, TransformerBlock
 
 LENGTHS = torch.tensor([7, 3, 0, 1])
 
@@ -85,6 +86,25 @@ def test_padding_changes_nothing_in_a_stack() -> None:
     torch.testing.assert_close(model(data()[1:2, :3])[0][0], y[1, :3])
     assert [type(each) for each in state] == [type(None), tuple, type(None), type(None), tuple]
     assert state[1][0].shape == (1, 4, 8)
+
+
+def test_layers_that_give_pairs_and_compiled_ones_are_told_lengths() -> None:
+    torch.manual_seed(0)
+    block = TransformerBlock(8, 2).double()
+    x = data()
+    expected = Stack(block)(x, lengths=LENGTHS)[0]
+    torch.testing.assert_close(Stack(torch.compile(block, backend="eager"))(x, lengths=LENGTHS)[0], expected)
+    attention = MultiheadAttention(8, 2).double()
+    torch.testing.assert_close(Stack(attention, nn.Identity())(x, lengths=LENGTHS)[0], attention(x, lengths=LENGTHS)[0])
+    assert Stack(Convolution(8, 4))(torch.zeros(2, 0, 8))[0].shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Sequential(nn.Linear(8, 8)), nn.GRU(8, 8, batch_first=True), tidegate_nn.GRU(8, 8), nn.Conv1d(8, 8, 3)]
+)
+def test_layers_that_would_mix_steps_are_refused(layer: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="building a stack, layer 0"):
+        Stack(layer)
 
 
 def test_a_state_is_carried() -> None:

@@ -1,6 +1,7 @@
 """A13: what is written is what the definitions say: brute force, drawn frequencies, one path against another."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -179,3 +180,53 @@ def test_what_does_not_fit_is_told() -> None:
         Decoder(Recurrent(GRU(3, 4)), 3, tied=True)
     with pytest.raises(ConfigError, match="an attention with query_size=4"):
         Decoder(Recurrent(GRU(3, 4)), 3, attention=Attention(5, 4))
+
+
+def test_writing_is_as_in_evaluation_and_leaves_the_mode() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(Recurrent(GRU(6, 8)), 10, dropout=0.9)
+    first = torch.tensor([1, 2])
+    one, two = (write(decoder, first, steps=6) for _ in range(2))
+    assert torch.equal(one.tokens, two.tokens)
+    assert torch.equal(one.log_probabilities, two.log_probabilities)
+    assert decoder.training
+    made = model().train()
+    searched = [made.search(SOURCE, steps=4).scores for _ in range(2)]
+    assert torch.equal(*searched)
+    assert made.training
+
+
+def test_an_empty_batch_writes_nothing() -> None:
+    made = model()
+    found = made.search(SOURCE[:0], steps=3, width=2)
+    assert found.tokens.shape[:2] == (0, 1)
+    assert made.write(SOURCE[:0], steps=3).tokens.shape[0] == 0
+
+
+def test_there_may_be_fewer_hypotheses_than_asked_for() -> None:
+    torch.manual_seed(0)
+    found = beam_search(Decoder(Recurrent(GRU(3, 4)), 2), torch.tensor([0]), width=5, steps=2, end=1, count=5)
+    assert found.scores.isfinite().tolist() == [[True, True, False, False, False]]
+    assert sorted(found.lengths[0, :2].tolist()) == [0, 1]
+    assert found.lengths[0, 2:].tolist() == [0, 0, 0]
+    assert (found.tokens[0, 2:] == 1).all()
+
+
+def test_equally_likely_tokens_are_told_apart() -> None:
+    assert Draw(top_k=1).probabilities(torch.zeros(1, 5)).tolist() == [[1, 0, 0, 0, 0]]
+    assert int(Draw(temperature=1e-40)(torch.tensor([[0.0, 2.0, 1.0]]))) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 2.5}, {"steps": 3, "end": 99}])
+def test_numbers_that_cannot_be_are_told(wrong: dict[str, Any]) -> None:
+    decoder = Decoder(Recurrent(GRU(3, 4)), 5)
+    with pytest.raises(ConfigError):
+        write(decoder, torch.tensor([0]), **wrong)
+    with pytest.raises(ConfigError):
+        beam_search(decoder, torch.tensor([0]), width=2, **({"end": 1} | wrong))
+    with pytest.raises(ShapeError, match="expected tokens 0 to 4; got 7"):
+        write(decoder, torch.tensor([7]), steps=2)
+    with pytest.raises(ConfigError, match="top_k a whole number"):
+        Draw(top_k=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a length penalty of at least 0; got nan"):
+        Penalties(length=float("nan"))

@@ -151,3 +151,12 @@ def test_f1_and_more_than_torchs() -> None:
     assert y.shape == (2, 5, 4)
     assert not y[1, 2:].any()
     assert torch.equal(layer.bias_ih_l1[4:8], torch.ones(4))
+
+
+@pytest.mark.parametrize("kind", [tnn.LSTM, tnn.GRU, tnn.RNN])
+def test_what_cells_take_is_passed_on(kind: type) -> None:
+    layer = kind(4, 6, 2, batch_first=True, layer_norm=True, zoneout=0.1, dropconnect=0.2, init="orthogonal")
+    assert all(cell.layer_norm and cell.noise.zoneout[0] == 0.1 and cell.noise.weights == 0.2 for cell in layer.cells)
+    assert "norm_hh_l1" in dict(layer.named_parameters())
+    x = torch.randn(3, 5, 4)
+    assert layer(x, lengths=[5, 2, 3])[0].shape == (3, 5, 6)

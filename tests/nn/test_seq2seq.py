@@ -1,15 +1,17 @@
 """A13: encoder, bridge and decoder for every cell; padding, teacher forcing, and a task that is learnt."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tidegate import nn as tidegate_nn
 from tidegate.cells import CELLS, GRU, LSTM
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn import Attention, Bridge, Decoder, Recurrent, Seq2Seq
+from tidegate.nn import Attention, Bridge, Decoder, Decoding, Recurrent, Seq2Seq
 from tidegate.nn.seq2seq import SCHEDULES
 
 BEGIN, END, TOKENS = 0, 1, 6
@@ -142,10 +144,70 @@ def test_sources_may_be_tokens() -> None:
     source = torch.tensor([[3, 4, 8], [5, -1, 99]])
     logits, _ = model(source, torch.tensor([[2, END], [3, END]]), lengths=[3, 1])
     assert logits.shape == (2, 2, TOKENS)
-    with pytest.raises(ShapeError, match=r"tokens \[B, S\], integers; got shape \[2, 3, 6\]"):
+    with pytest.raises(ShapeError, match=r"tokens \[B, T\], integers; got shape \[2, 3, 6\]"):
         model(torch.zeros(2, 3, 6), torch.tensor([[2, END], [3, END]]))
     with pytest.raises(ConfigError, match="an attention with key_size=8, the encoder's output; got key_size=5"):
         Seq2Seq(encoder, Decoder(Recurrent(GRU(6, 8)), TOKENS, attention=Attention(8, 5)), begin=BEGIN, end=END)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+@pytest.mark.parametrize("place", ["monotonic", "predicted"])
+def test_local_attention_looks_at_the_same_place_step_by_step(window: int | None, place: str) -> None:
+    torch.manual_seed(0)
+    attention = Attention(4, 5, score="general", window=window, place=place)
+    decoder = Decoder(Recurrent(LSTM(3, 4)), TOKENS, attention=attention).eval()
+    memory, tokens = attention.memory(torch.randn(2, 7, 5)), torch.randint(0, TOKENS, (2, 6))
+    whole, _, after = decoder(tokens, Decoding(memory=memory))
+    now, steps = Decoding(memory=memory), []
+    for token in tokens.unbind(1):
+        logits, _, now = decoder.step(token, now)
+        steps.append(logits)
+    torch.testing.assert_close(torch.stack(steps, 1), whole)
+    assert after.place == now.place == 6
+    _, _, half = decoder(tokens[:, :4], Decoding(memory=memory))
+    torch.testing.assert_close(decoder(tokens[:, 4:], half)[0], whole[:, 4:])
+    torch.testing.assert_close(decoder(tokens, Decoding(memory=memory), teacher=1 - 1e-12)[0], whole)
+
+
+@pytest.mark.parametrize("options", [{"variational_dropout": 0.1}, {"dropconnect": 0.1}, {"batch_norm": 1}])
+def test_steps_that_would_not_be_those_of_a_run_are_refused_in_training(options: dict[str, Any]) -> None:
+    decoder = Decoder(Recurrent(GRU(3, 4, **options)), TOKENS)
+    tokens = torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(ConfigError, match="a layer whose steps draw and normalise by themselves; got"):
+        decoder(tokens, teacher=0.5)
+    decoder.eval()(tokens, teacher=0.5)
+    with pytest.raises(ConfigError, match="norm='batch'"):
+        Decoder(Recurrent(GRU(3, 4), norm="batch"), TOKENS)(tokens, teacher=0.5)
+
+
+def test_parts_that_do_not_fit_are_told() -> None:
+    encoder, decoder = Recurrent(GRU(3, 4)), Decoder(Recurrent(GRU(3, 4)), TOKENS)
+    with pytest.raises(ConfigError, match="a layer that is batch first; got batch_first=False"):
+        Decoder(tidegate_nn.GRU(3, 4), TOKENS)
+    with pytest.raises(ConfigError, match="a layer that is batch first"):
+        Seq2Seq(tidegate_nn.GRU(3, 4), decoder, begin=0, end=1)
+    with pytest.raises(ConfigError, match=r"a tidegate.nn.Recurrent; got GRU"):
+        Decoder(torch.nn.GRU(3, 4), TOKENS)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"a tidegate.nn.Recurrent and a tidegate.nn.Decoder; got Recurrent and GRU"):
+        Seq2Seq(encoder, GRU(3, 4), begin=0, end=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="dropout to be a probability, 0 to 1; got 2"):
+        Seq2Seq(encoder, decoder, begin=0, end=1, dropout=2)
+    with pytest.raises(ConfigError, match="teacher to be a probability"):
+        decoder(torch.zeros(1, 2, dtype=torch.int64), teacher=float("nan"))
+    for name, pace in (("linear", 0.0), ("exponential", 2.0), ("inverse_sigmoid", 0.5)):
+        with pytest.raises(ConfigError, match=f"building the {name} schedule"):
+            SCHEDULES[name](pace)
+    with pytest.raises(ShapeError, match="expected tokens 0 to 5; got 6"):
+        decoder(torch.full((1, 2), 6))
+    with pytest.raises(ShapeError, match=r"reading a target; expected tokens \[B, T\]"):
+        Seq2Seq(encoder, decoder, begin=0, end=1)(torch.zeros(2, 4, 3), torch.zeros(3).long())
+
+
+def test_weights_follow_the_layers_dtype() -> None:
+    encoder, layer = Recurrent(GRU(3, 4, dtype=torch.float64)), Recurrent(GRU(3, 4, dtype=torch.float64))
+    model = Seq2Seq(encoder, Decoder(layer, TOKENS), begin=0, end=1)
+    logits, _ = model(torch.zeros(2, 4, 3, dtype=torch.float64), torch.full((2, 3), END))
+    assert logits.dtype == torch.float64
 
 
 def test_it_learns_to_turn_a_sequence_around() -> None:

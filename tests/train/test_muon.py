@@ -95,7 +95,10 @@ def test_its_state_is_saved_and_loaded() -> None:
     other.load_state_dict(model.state_dict())
     resumed = make_optimizer(other, SETTINGS)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    copied = copy.deepcopy((model, optimizer))
     steps(model, optimizer, 3)
     steps(other, resumed, 3)
+    steps(*copied, 3)
+    assert torch.equal(copied[0].head.weight, model.head.weight)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
 from tidegate.cells.noise import NOTHING, Given, Masks, Noise, Rate, draw, rates
-from tidegate.cells.options import check_declaration, check_size, check_steps, one_norm, shown
+from tidegate.cells.options import check_declaration, check_same_at_every_step, check_size, check_steps, one_norm, shown
 from tidegate.cells.pieces import Pieces
 from tidegate.cells.statistics import StepStatistics
 from tidegate.errors import ConfigError, ShapeError
@@ -47,8 +48,8 @@ class Cell(Pieces):
       `batch_norm`, a number of steps: over the batch's rows, with statistics of each step's own up to that many, and
       gains that start at 0.1; see `cells.statistics.StepStatistics`.
     - `zoneout` (one rate, or one for each state), `variational_dropout` (one rate, or one for the inputs and one for
-      the recurrent products), `recurrent_dropout` (on the candidate), `dropconnect` (on `weight_hh`): see
-      `cells.noise.Noise`.
+      the recurrent products), `recurrent_dropout` (on the candidate), `dropconnect` (on `weight_hh`; a cell that has
+      none draws nothing): see `cells.noise.Noise`.
 
     The state of a cell with one state is a tensor [B, H]; with several, a tuple of them, in that order.
     The first two arguments of every cell are the input size and the hidden size: `like` relies on it.
@@ -108,6 +109,8 @@ class Cell(Pieces):
             *rates(kind, "recurrent_dropout", recurrent_dropout, 1),
             *rates(kind, "dropconnect", dropconnect, 1),
         )
+        if not self._recurrent:
+            self.noise = replace(self.noise, weights=0.0)
         self._bound = {}
         self._drawn: dict[str, Fill | None] = {}
         self._placement: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -231,6 +234,10 @@ class Cell(Pieces):
         if new:
             self._count()
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        super().register_parameter(name, param)
+        self._count()
+
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
         self._count()
@@ -350,6 +357,12 @@ class Cell(Pieces):
                 after.append(torch.lerp(n, o, rate))
         return tuple(after)
 
+    def settle(self) -> None:
+        """Let batch norm's statistics move by what this run showed."""
+        for module in self.modules() if self.batch_norm else ():
+            if isinstance(module, StepStatistics):
+                module.settle()
+
     def _misfit(self, expected: str, got: str) -> ShapeError:
         return ShapeError(
             f"one step of {type(self).__name__}",
@@ -367,12 +380,14 @@ class Cell(Pieces):
                 got=f"shape {list(x.shape)}",
                 hint="give one step; Recurrent(cell) runs whole sequences",
             )
+        check_same_at_every_step(f"one step of {type(self).__name__}", self.batch_norm)
         if state is None:
             state = self.initial_state(x.shape[0], device=x.device)
         given = {**inputs, **self.draw(x[:, None]).at(0)}
         with self.bound(given):
             projected = self.project(x)
         states = self.advance(projected, self.unpack(state), given)
+        self.settle()
         return self.readout(states[0]), self.pack(states)
 
     def native(self) -> str | None:

@@ -38,6 +38,17 @@ def check_steps(owner: object, name: str, steps: object) -> int:
     return check_size(owner, name, steps)
 
 
+def check_same_at_every_step(doing: str, batch_norm: int) -> None:
+    """Raise `ConfigError` where batch norm tells steps apart, and nobody says which one this is."""
+    if batch_norm > 1:
+        raise ConfigError(
+            doing,
+            expected="cells that do the same at every step",
+            got=f"batch_norm={batch_norm}, with statistics of each step's own",
+            hint="give the whole sequence, or train with batch_norm=1, layer_norm=True or rms_norm=True",
+        )
+
+
 def one_norm(owner: object, **norms: object) -> None:
     """Raise `ConfigError` where more than one of the norms is asked for."""
     asked = [f"{name}={given}" for name, given in norms.items() if given]
@@ -68,3 +79,10 @@ def shown(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(shown, value))})"
     return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def probability(doing: str, rate: object) -> float:
+    """Return `rate`, or raise `ConfigError` unless it is a probability."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        raise ConfigError(doing, expected="dropout to be a probability, 0 to 1", got=repr(rate), hint="dropout=0.2")
+    return float(rate)

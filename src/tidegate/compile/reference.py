@@ -46,6 +46,7 @@ def unroll(call: Call) -> Run:
         after = cell.advance(x_t, before, given.at(t) | {"now": now})
         states = after if real is None else _where(real[t], after, states)
         seen.append(after if call.every_state else after[:1])
+    cell.settle()
     stacked = _stack(seen, states, batch, lengths)
     y = cell.readout(stacked[0])
     return Run(y if lengths is None else zero_padding(y, lengths), states, stacked if call.every_state else ())

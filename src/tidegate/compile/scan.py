@@ -83,6 +83,7 @@ def _whole(call: Call) -> Run:
         projected = cell.project(x)
     with cell.bound(noise):
         a, b = (each.to(dtype) for each in linear.coefficients(projected))
+    cell.settle()
     a = a.reshape((1,) * (3 - a.dim()) + a.shape)
     kept_a, kept_b = _zoned_out(cell, len(states) - 1, a, b, noise)
     c, last = linear_recurrence(

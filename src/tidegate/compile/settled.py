@@ -58,9 +58,12 @@ class Settled:
         if list(map(_changes, cells)) != self._changes or (self._lent and not all(lent() for lent in self._lent)):
             return None
         parameters: list[Tensor] = []
-        for owner, values_of in self._sources:
-            parameters += values_of(owner)
-        addresses = list(map(_address, parameters))
+        try:
+            for owner, values_of in self._sources:
+                parameters += values_of(owner)
+            addresses = list(map(_address, parameters))
+        except (KeyError, TypeError):  # one was taken away, or None put in its place
+            return None
         # What lies where a known parameter lies is that parameter: it is kept, so no other can have come there. A
         # matrix may have been transposed.
         if addresses != self._addresses or not all(map(_is_dense, parameters)):

@@ -59,7 +59,8 @@ class Stepper:
         """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
         given = self._begin if state is None else state
         before: Sequence[Tensor] = [given] if type(given) is Tensor else given  # type: ignore[assignment]
-        if not self.fits(before):
+        alone = len(self._begin) == 1 and given is not self._begin
+        if not isinstance(before, list | tuple) or (alone and before is given) or not self.fits(before):
             return None
         after = list(map(_like, self._begin))
         try:

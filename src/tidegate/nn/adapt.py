@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tidegate.cells.options import check_size
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention
 from tidegate.shapes import check_lengths, zero_padding
@@ -37,7 +38,8 @@ class Adapt(nn.Module):
             raise ConfigError(
                 "building an Adapt", expected=f"one of {list(WAYS)}", got=repr(how), hint="how='resample'"
             )
-        self.size, self.how = size, how
+        self.size, self.how = check_size(self, "size", size), how
+        check_size(self, "hidden_size", hidden_size)
         if how == "attend":
             self.attention = Attention(hidden_size, hidden_size, score="scaled_dot", value_size=size)
             self.queries = nn.Linear(2 * WAVES, hidden_size)
@@ -76,11 +78,15 @@ class Adapt(nn.Module):
 
 
 def _lengths(to: int | Tensor | Sequence[int], batch: int) -> Tensor:
-    new = torch.full((batch,), to) if isinstance(to, int) else torch.as_tensor(to)
-    if new.shape != (batch,) or new.is_floating_point() or (batch and int(new.min()) < 0):
+    try:
+        new = torch.as_tensor(to)
+    except (TypeError, ValueError, RuntimeError):
+        new = torch.zeros(1, 1)
+    new = new.expand(batch) if new.dim() == 0 else new
+    if new.dtype == torch.bool or new.shape != (batch,) or new.is_floating_point() or (batch and int(new.min()) < 0):
         raise ShapeError(
             "adapting the length of sequences", expected=f"new lengths of at least 0, one for all or [{batch}]",
-            got=f"{to if isinstance(to, int) else new.tolist()}", hint="to=24",
+            got=f"{to!r}", hint="to=24",
         )  # fmt: skip
     return new.long()
 

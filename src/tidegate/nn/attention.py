@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tidegate.cells.options import check_size, probability
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn.scores import SCORES, Place, softmax
+from tidegate.nn.scores import SCORES, Place, checked_mask, softmax
 from tidegate.shapes import check_lengths, length_mask, zero_padding
 
 PLACES = ("monotonic", "predicted")
@@ -56,9 +57,10 @@ class Attention(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.query_size, self.key_size = query_size, key_size
+        self.query_size = check_size(self, "query_size", query_size)
+        self.key_size = check_size(self, "key_size", key_size)
         self.value_size = key_size if value_size is None else value_size
-        width = query_size if hidden_size is None else hidden_size
+        width = query_size if hidden_size is None else check_size(self, "hidden_size", hidden_size)
         self.score = SCORES[score](query_size, key_size, width)
         self.window = _positive(window)
         if place not in PLACES:
@@ -67,7 +69,7 @@ class Attention(nn.Module):
                 hint="place='predicted'",
             )  # fmt: skip
         self.place = Place(query_size, width) if window is not None and place == "predicted" else None
-        self.dropout = dropout
+        self.dropout = probability("building an attention", dropout)
 
     def memory(
         self, keys: Tensor, values: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
@@ -75,7 +77,7 @@ class Attention(nn.Module):
         """Return what `attend` reads, computed once for any number of queries."""
         values = keys if values is None else values
         _check_sequence("keys", keys, self.key_size)
-        _check_sequence("values", values, self.value_size)
+        _check_sequence("values", values, self.value_size, len(keys))
         if values.shape[:2] != keys.shape[:2]:
             raise ShapeError(
                 "attending", expected=f"a value for each key, {list(keys.shape[:2])}", got=f"{list(values.shape)}",
@@ -117,19 +119,20 @@ class Attention(nn.Module):
                 mask = mask[:, None] if mask.dim() == 2 else mask
             context, weights = self.attend(queries[:, None], memory, mask=mask, first=first)
             return context[:, 0], weights[:, 0]
-        _check_sequence("queries", queries, self.query_size)
+        _check_sequence("queries", queries, self.query_size, len(memory.values))
         steps, count = memory.values.shape[1], queries.shape[1]
         visible = length_mask(memory.lengths, steps)[:, None].expand(-1, count, -1)
         if mask is not None:
-            visible = visible & _check_mask(mask, visible)
+            visible = visible & checked_mask(mask, visible.shape)
         if self.window is None:
             weights = softmax(self.score(queries, memory.seen), visible)
         else:
             # How far each key lies from where the query looks, in windows: σ is half of one.
-            distance = (torch.arange(steps, device=queries.device) - self._places(queries, memory, first)) / self.window
+            at = torch.arange(steps, device=queries.device, dtype=torch.float32)
+            distance = (at - self._places(queries, memory, first)) / self.window
             weights = softmax(self.score(queries, memory.seen), visible & (distance.abs() <= 1))
             if self.place is not None:
-                weights = weights * torch.exp(-2 * distance.square())
+                weights = weights * torch.exp(-2 * distance.square()).to(weights.dtype)
         kept = F.dropout(weights, self.dropout, self.training) if self.dropout else weights
         return kept @ memory.values, weights
 
@@ -138,7 +141,7 @@ class Attention(nn.Module):
         if self.place is not None:
             places: Tensor = self.place(queries, memory.lengths)
             return places[..., None]
-        return torch.arange(first, first + queries.shape[1], device=queries.device, dtype=queries.dtype)[:, None]
+        return torch.arange(first, first + queries.shape[1], device=queries.device, dtype=torch.float32)[:, None]
 
 
 def _positive(window: int | None) -> int | None:
@@ -150,18 +153,9 @@ def _positive(window: int | None) -> int | None:
     return window
 
 
-def _check_sequence(name: str, given: Tensor, size: int) -> None:
-    if given.dim() != 3 or given.shape[2] != size:
+def _check_sequence(name: str, given: Tensor, size: int, batch: int | None = None) -> None:
+    if given.dim() != 3 or given.shape[2] != size or batch not in (None, len(given)):
         raise ShapeError(
-            "attending", expected=f"{name} of shape [B, ·, {size}]", got=f"shape {list(given.shape)}",
-            hint="sizes are query_size, key_size and value_size, as the attention was built",
+            "attending", expected=f"{name} of shape [{'B' if batch is None else batch}, ·, {size}]",
+            got=f"shape {list(given.shape)}", hint="sizes are query_size, key_size and value_size, as it was built",
         )  # fmt: skip
-
-
-def _check_mask(mask: Tensor, visible: Tensor) -> Tensor:
-    if mask.dtype != torch.bool or list(mask.shape) not in (list(visible.shape), list(visible.shape[1:])):
-        raise ShapeError(
-            "attending", expected=f"mask of booleans, {list(visible.shape)} or {list(visible.shape[1:])}",
-            got=f"{mask.dtype}, shape {list(mask.shape)}", hint="true where a query may look",
-        )  # fmt: skip
-    return mask

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tidegate.errors import ConfigError
-from tidegate.nn.decode import Written
+from tidegate.nn.decode import Written, evaluating, is_count
 from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.shapes import length_mask
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Penalties:
 
     def __post_init__(self) -> None:
         for name, value in (("length", self.length), ("coverage", self.coverage)):
-            if value < 0:
+            if not value >= 0:
                 raise ConfigError(
                     "searching with a beam", expected=f"a {name} penalty of at least 0", got=str(value),
                     hint=f"{name}=0.2",
@@ -48,6 +49,7 @@ class Penalties:
 class Found(NamedTuple):
     """The best hypotheses of each row, best first: tokens [B, N, T], lengths, scores and log-probabilities [B, N].
 
+    Where there are fewer than N, the rest have a score of minus infinity and no tokens.
     `weights` [B, N, T, S] are the attention's, or None. The end token is not among the tokens, but in both sums.
     """
 
@@ -93,11 +95,10 @@ class _Beam(NamedTuple):
         return Found(self.tokens, lengths, penalties.score(sums, count, covered), sums, self.weights)
 
 
-@torch.no_grad()
 def beam_search(
     decoder: Decoder,
     first: Tensor,
-    before: Decoding,
+    before: Decoding | None = None,
     *,
     width: int,
     steps: int,
@@ -108,26 +109,38 @@ def beam_search(
     """Return the `count` best sequences that follow the tokens `first` [B], of at most `steps` tokens with the end.
 
     At each step the `width` likeliest hypotheses that go on are kept, and each is weighed as it would be if it ended
-    there. A row is done when nothing that goes on can still be among its best: exact when `width` leaves none out.
+    there. A row is done when nothing that goes on can still be among its best: exact when `width` leaves none out. The
+    decoder scores as it does in evaluation. Raises `ConfigError` for numbers that cannot be, `ShapeError` for tokens.
+
+    Source: Sutskever, Vinyals & Le 2014 (1409.3215), section 3.2, scored as in Wu et al. 2016 (see `Penalties`).
     """
     _check(width, steps, count)
-    penalties = penalties or Penalties()
+    with evaluating(decoder, first, end):
+        return _search(decoder, first, before or Decoding(), width, steps, end, penalties or Penalties(), count)
+
+
+def _search(
+    decoder: Decoder, first: Tensor, before: Decoding, width: int, steps: int, end: int, penalties: Penalties,
+    count: int,
+) -> Found:  # fmt: skip
     batch, device = len(first), first.device
     read, now = first.repeat_interleave(width), before.rows(torch.arange(batch, device=device).repeat_interleave(width))
-    real = None if before.memory is None else _real(before)
+    real = None
+    if before.memory is not None:
+        real = length_mask(before.memory.lengths, before.memory.values.shape[1])
     sums = torch.full((batch, width), float("-inf"), device=device)
     sums[:, 0] = 0.0
     beam = _Beam(torch.full((batch, width, steps), end, device=device), sums, None)
     found: Found | None = None
     for t in range(steps):
         logits, weight, after = decoder.step(read, now)
-        gained = logits.float().log_softmax(-1).view(batch, width, -1)
+        gained = logits.float().log_softmax(-1).view(batch, width, logits.shape[-1])
         if weight is not None:
             kept = beam.weights
             if kept is None:
                 kept = weight.new_zeros(batch, width, steps, weight.shape[-1])
             kept = kept.clone()
-            kept[:, :, t] = weight.view(batch, width, -1)
+            kept[:, :, t] = weight.view(batch, width, weight.shape[-1])
             beam = beam._replace(weights=kept)
         ended = beam.ended(gained[..., end], t + 1, penalties, real)
         if ended.weights is not None:  # what the end token looked at is in the coverage, not in the answer
@@ -147,9 +160,12 @@ def beam_search(
         now = after._replace(memory=None).rows(rows)._replace(memory=now.memory)
         read = tokens.flatten()
     assert found is not None
-    longest = int(found.lengths.max()) if batch else 0
-    weights = None if found.weights is None else found.weights[:, :, :longest]
-    return found._replace(tokens=found.tokens[:, :, :longest], weights=weights)
+    none = found.scores == float("-inf")
+    lengths = found.lengths.masked_fill(none, 0)
+    tokens = found.tokens.masked_fill(none[..., None], end)
+    longest = int(lengths.max()) if batch else 0
+    weights = None if found.weights is None else found.weights.masked_fill(none[..., None, None], 0.0)[:, :, :longest]
+    return found._replace(tokens=tokens[:, :, :longest], lengths=lengths, weights=weights)
 
 
 def _chosen(values: Tensor, order: Tensor) -> Tensor:
@@ -158,14 +174,8 @@ def _chosen(values: Tensor, order: Tensor) -> Tensor:
     return values[rows, order]
 
 
-def _real(before: Decoding) -> Tensor:
-    assert before.memory is not None
-    steps = before.memory.values.shape[1]
-    return torch.arange(steps, device=before.memory.lengths.device) < before.memory.lengths[:, None]
-
-
 def _check(width: int, steps: int, count: int) -> None:
-    fits = {"width": width >= 1, "steps": steps >= 1, "count": 1 <= count <= width}
+    fits = {"width": is_count(width), "steps": is_count(steps), "count": is_count(count) and count <= width}
     for name, fine in fits.items():
         if not fine:
             raise ConfigError(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tidegate.cells.options import check_size, probability
 from tidegate.errors import ConfigError, ShapeError
+from tidegate.nn.inputs import check_batch_first
 from tidegate.nn.multihead import MultiheadAttention
 from tidegate.nn.recurrent import Recurrent
 from tidegate.shapes import check_lengths, zero_padding
@@ -37,11 +40,13 @@ class TransformerBlock(nn.Module):
         activation: Callable[[Tensor], Tensor] = F.gelu,
     ) -> None:
         super().__init__()
-        if size % heads:
+        check_size(self, "size", size)
+        if size % check_size(self, "heads", heads):
             raise ConfigError(
                 "building a TransformerBlock", expected="a size that is a multiple of heads", got=f"{size} and {heads}",
                 hint=f"size={size // heads * heads or heads}",
             )  # fmt: skip
+        probability("building a TransformerBlock", dropout)
         self.size, self.causal, self.activation = size, causal, activation
         width = 4 * size if hidden_size is None else hidden_size
         self.attention = MultiheadAttention(size, heads, dropout=dropout)
@@ -50,6 +55,7 @@ class TransformerBlock(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Return [B, T, D] from `x` [B, T, D], exactly 0 beyond `lengths`."""
         _check(x, self.size, "a Transformer block")
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
@@ -78,16 +84,21 @@ class Convolution(nn.Module):
         activation: Callable[[Tensor], Tensor] = F.relu,
     ) -> None:
         super().__init__()
+        for name, given in (("input_size", input_size), ("size", size), ("width", width), ("dilation", dilation)):
+            check_size(self, name, given)
         self.input_size, self.activation = input_size, activation
         before = dilation * (width - 1) if causal else dilation * (width - 1) // 2
         self._around = (before, dilation * (width - 1) - before)
         self.convolution = nn.Conv1d(input_size, size, width, dilation=dilation)
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Return [B, T, size] from `x` [B, T, input_size], exactly 0 beyond `lengths`."""
         _check(x, self.input_size, "a convolution")
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
             x = zero_padding(x, lengths)
+        if not x.shape[1]:
+            return x.new_zeros(len(x), 0, self.convolution.out_channels)
         y = self.activation(self.convolution(F.pad(x.transpose(1, 2), self._around))).transpose(1, 2)
         return y if lengths is None else zero_padding(y, lengths)
 
@@ -95,22 +106,25 @@ class Convolution(nn.Module):
 class Stack(nn.Module):
     """Layers of any kind, one on the other: `output, state = stack(x, state, lengths=lengths)`.
 
-    A `Recurrent` or a stack within has a state, and its entry in `state`, a tuple; every other layer has None there.
-    Other layers are called as `y = layer(x, lengths=lengths)`; torch's own, which know no lengths, as `layer(x)`, and
-    what they put into the padding is set to 0. They must treat every step by itself.
+    A `Recurrent` (batch first) or a stack within has a state, and its entry in `state`, a tuple; every other layer has
+    None there. Layers whose `forward` takes `lengths` are given them; of a pair the first is what goes on. All others,
+    torch's own among them, must treat every step by itself: what they put into the padding is set to 0.
+
+    Raises `ConfigError` for a layer that does more than one step at a time and knows no lengths, as a
+    `torch.nn.Sequential` or torch's recurrent layers, `ShapeError` where the state does not fit.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
+        for number, layer in enumerate(layers):
+            _check_layer(number, layer)
         self.layers = nn.ModuleList(layers)
+        self._told = [_takes_lengths(layer) for layer in layers]
 
     def forward(
-        self,
-        x: Tensor,
-        state: Sequence[Any] | None = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
+        self, x: Tensor, state: Sequence[Any] | None = None, *, lengths: Tensor | Sequence[int] | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Return the last layer's output [B, T, ·] and each layer's state after each row's last real step."""
         given = [None] * len(self.layers) if state is None else list(state)
         if len(given) != len(self.layers):
             raise ShapeError(
@@ -120,18 +134,45 @@ class Stack(nn.Module):
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
         after: list[Any] = []
-        for layer, before in zip(self.layers, given, strict=True):
-            if isinstance(layer, Recurrent | Stack):
+        for layer, before, told in zip(self.layers, given, self._told, strict=True):
+            new = None
+            if _has_state(layer):
                 x, new = layer(x, before, lengths=lengths)
-                after.append(new)
-                continue
-            after.append(None)
-            if type(layer).__module__.startswith("torch."):
+            elif told:
+                y = layer(x, lengths=lengths)
+                x = y[0] if isinstance(y, tuple) else y
+            else:
                 x = layer(x if lengths is None else zero_padding(x, lengths))
                 x = x if lengths is None else zero_padding(x, lengths)
-            else:
-                x = layer(x, lengths=lengths)
+            after.append(new)
         return x, tuple(after)
+
+
+def _inner(layer: nn.Module) -> nn.Module:
+    """Return the layer itself where torch's compiler has wrapped it."""
+    inner: nn.Module = getattr(layer, "_orig_mod", layer)
+    return inner
+
+
+def _has_state(layer: nn.Module) -> bool:
+    return isinstance(_inner(layer), Recurrent | Stack)
+
+
+def _takes_lengths(layer: nn.Module) -> bool:
+    return "lengths" in signature(_inner(layer).forward).parameters
+
+
+def _check_layer(number: int, layer: nn.Module) -> None:
+    inner = _inner(layer)
+    if isinstance(inner, Recurrent):
+        check_batch_first(inner, f"building a stack, layer {number}")
+    mixes = isinstance(inner, nn.Sequential | nn.ModuleList | nn.RNNBase | nn.MultiheadAttention | nn.Conv1d)
+    if mixes and not _takes_lengths(inner):
+        raise ConfigError(
+            f"building a stack, layer {number}", expected="a layer that takes lengths, or treats every step by itself",
+            got=type(inner).__name__,
+            hint="list the layers of a Sequential; tidegate.nn has recurrent layers, attention and convolution",
+        )  # fmt: skip
 
 
 def _check(x: Tensor, size: int, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tidegate.errors import ConfigError
-from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
 
 
 class Written(NamedTuple):
@@ -39,13 +41,18 @@ class Draw:
 
     def __post_init__(self) -> None:
         for name, value, fits, expected in (
-            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
-            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "at least 1, or None"),
-            ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1, or None"),
+            ("temperature", self.temperature, _number(self.temperature) and self.temperature >= 0, "at least 0"),
+            ("top_k", self.top_k, self.top_k is None or is_count(self.top_k), "a whole number of at least 1, or None"),
+            (
+                "top_p",
+                self.top_p,
+                self.top_p is None or (_number(self.top_p) and 0 < self.top_p <= 1),
+                "above 0, at most 1, or None",
+            ),
         ):
             if not fits:
                 raise ConfigError(
-                    "drawing tokens", expected=f"{name} {expected}", got=str(value), hint="temperature=1.0, top_p=0.9"
+                    "drawing tokens", expected=f"{name} {expected}", got=repr(value), hint="temperature=1.0, top_p=0.9"
                 )
 
     def __call__(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -55,34 +62,76 @@ class Draw:
         return torch.multinomial(self.probabilities(logits), 1, generator=generator)[:, 0]
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probabilities [B, V] that tokens are drawn with."""
-        logits = logits.float() / self.temperature
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k).values[:, -1:]
-            logits = logits.masked_fill(logits < least, float("-inf"))
+        """Return the probabilities [B, V] that tokens are drawn with; of equally likely ones, the first are kept."""
+        logits = logits.double()
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, 1e-300)
+        ordered, order = logits.sort(descending=True, stable=True)
+        if self.top_k is not None:
+            ordered[:, self.top_k :] = float("-inf")
         if self.top_p is not None:
-            ordered, order = logits.sort(descending=True, stable=True)
-            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-            ordered = ordered.masked_fill(before >= self.top_p, float("-inf"))
-            logits = torch.empty_like(logits).scatter_(-1, order, ordered)
-        return logits.softmax(-1)
+            shares = ordered.softmax(-1)
+            ordered = ordered.masked_fill(shares.cumsum(-1) - shares >= self.top_p, float("-inf"))
+        return torch.empty_like(logits).scatter_(-1, order, ordered).softmax(-1).float()
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@contextmanager
+def evaluating(decoder: Decoder, first: Tensor, end: int | None) -> Iterator[None]:
+    """Check what a sequence begins and ends with, and let the decoder be in evaluation, without gradients."""
+    check_tokens("writing with a decoder", first, 1)
+    check_range("writing with a decoder", first, decoder.tokens)
+    if end is not None and not (isinstance(end, int) and 0 <= end < decoder.tokens):
+        raise ConfigError(
+            "writing with a decoder", expected=f"end to be one of the decoder's {decoder.tokens} tokens",
+            got=repr(end), hint="end=1",
+        )  # fmt: skip
+    training = decoder.training
+    decoder.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        decoder.train(training)
 
 
 GREEDY = Draw(temperature=0)
 
 
-@torch.no_grad()
 def write(
     decoder: Decoder,
     first: Tensor,
-    before: Decoding,
+    before: Decoding | None = None,
     *,
     steps: int,
     end: int | None = None,
     draw: Draw = GREEDY,
     generator: torch.Generator | None = None,
 ) -> Written:
-    """Write up to `steps` tokens after the tokens `first` [B], until each row has written `end`."""
+    """Write up to `steps` tokens after the tokens `first` [B], until each row has written `end`.
+
+    The decoder writes as it does in evaluation, whatever mode it is in. Raises `ConfigError` for an `end` that is no
+    token or steps that are no number, `ShapeError` for tokens that are none.
+    """
+    if not is_count(steps):
+        raise ConfigError(
+            "writing with a decoder", expected="steps, a whole number of at least 1", got=repr(steps), hint="steps=50"
+        )
+    with evaluating(decoder, first, end):
+        return _write(decoder, first, before or Decoding(), steps, end, draw, generator)
+
+
+def _write(
+    decoder: Decoder, first: Tensor, before: Decoding, steps: int, end: int | None, draw: Draw,
+    generator: torch.Generator | None,
+) -> Written:  # fmt: skip
     batch = len(first)
     alive = torch.ones(batch, dtype=torch.bool, device=first.device)
     lengths = torch.zeros(batch, dtype=torch.int64, device=first.device)

@@ -9,25 +9,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tidegate.cells.base import Cell
+from tidegate.cells.options import check_size, probability
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention, Memory
+from tidegate.nn.inputs import check_batch_first
+from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
-from tidegate.nn.states import StackState, each_tensor
+from tidegate.nn.states import StackState, each_tensor, tensors_of
 from tidegate.shapes import check_lengths, zero_padding
 
 
 class Decoding(NamedTuple):
-    """Where rows of a decoder stand: the layers' state, what the last step gave [B, O], what they attend to."""
+    """Where rows of a decoder stand: the layers' state, what the last step gave [B, O], what they attend to.
 
-    state: StackState | None
+    `place` is how many tokens were read before; `Decoding()` is the beginning of a decoder without a source.
+    """
+
+    state: StackState | None = None
     fed: Tensor | None = None
     memory: Memory | None = None
+    place: int = 0
 
     def rows(self, chosen: Tensor) -> Decoding:
         """Return the rows numbered `chosen` [N], each as often as it is named."""
         state = None if self.state is None else each_tensor(lambda s: s.index_select(s.dim() - 2, chosen), self.state)
         memory = None if self.memory is None else Memory(*(each[chosen] for each in self.memory))
-        return Decoding(state, None if self.fed is None else self.fed[chosen], memory)
+        return self._replace(state=state, fed=None if self.fed is None else self.fed[chosen], memory=memory)
 
 
 class Decoder(nn.Module):
@@ -51,7 +59,9 @@ class Decoder(nn.Module):
     likely token for the sampled one).
 
     Source: Luong, Pham & Manning 2015 (1508.04025), equations 5 and 6 and section 3.3. Without input feeding all
-    steps run in one compiled call.
+    steps run in one compiled call. Raises `ConfigError` for parts that do not fit, or where steps taken one by one
+    would not be those of a whole run in training (`variational_dropout`, `dropconnect`, batch norm), `ShapeError`
+    for tokens that are none.
     """
 
     def __init__(
@@ -65,17 +75,20 @@ class Decoder(nn.Module):
         tied: bool = False,
     ) -> None:
         super().__init__()
+        _check_parts(layer, attention, input_feeding, tied)
         width = layer.output_size
         size = layer.input_size - (width if input_feeding else 0)
-        _check_parts(layer, size, attention, input_feeding, tied)
-        self.layer, self.attention, self.input_feeding, self.dropout = layer, attention, input_feeding, dropout
-        self.tokens = tokens
+        self.layer, self.attention, self.input_feeding = layer, attention, input_feeding
+        self.dropout = probability("building a decoder", dropout)
+        self.tokens = check_size(self, "tokens", tokens)
         self.embedding = nn.Embedding(tokens, size)
         self.combine = None if attention is None else nn.Linear(attention.value_size + width, width, bias=False)
         self.scores = nn.Linear(width, tokens)
         if tied:
             nn.init.normal_(self.embedding.weight, std=size**-0.5)
             self.scores.weight = self.embedding.weight
+        like = layer.initial_state(1)
+        self.to(tensors_of(like)[0].device, tensors_of(like)[0].dtype)
 
     def forward(
         self,
@@ -86,24 +99,31 @@ class Decoder(nn.Module):
         teacher: float = 1.0,
     ) -> tuple[Tensor, Tensor | None, Decoding]:
         """Return the logits, the attention's weights, and where the rows stand after their last real token."""
-        tokens = self._checked(tokens, 2)
-        before = Decoding(None) if before is None else before
+        check_tokens("decoding", tokens, 2)
+        before = Decoding() if before is None else before
         if lengths is not None:
             lengths = check_lengths(lengths, *tokens.shape).to(tokens.device)
-            tokens = tokens.masked_fill(torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None], 0)
+            tokens = zero_padding(tokens, lengths)
+        check_range("decoding", tokens, self.tokens)
+        if not 0 <= teacher <= 1:
+            raise ConfigError(
+                "decoding", expected="teacher to be a probability, 0 to 1", got=repr(teacher), hint="teacher=1.0"
+            )
         if self.input_feeding or teacher < 1:
             return self._one_by_one(tokens, before, lengths, teacher)
         outputs, state = self.layer(self._embedded(tokens), before.state, lengths=lengths)
-        given, weights = self._attended(outputs, before.memory)
+        given, weights = self._attended(outputs, before)
         logits = self.scores(self._dropped(given))
         if lengths is not None:
             logits = zero_padding(logits, lengths)
             weights = None if weights is None else zero_padding(weights, lengths)
-        return logits, weights, before._replace(state=state)
+        return logits, weights, before._replace(state=state, place=before.place + tokens.shape[1])
 
     def step(self, tokens: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None, Decoding]:
         """Return the logits [B, tokens] of what follows `tokens` [B], the weights [B, S], and where the rows stand."""
-        return self._step(self._checked(tokens, 1), before)
+        check_tokens("decoding", tokens, 1)
+        check_range("decoding", tokens, self.tokens)
+        return self._step(tokens, before)
 
     def _step(self, tokens: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None, Decoding]:
         x = self._embedded(tokens)
@@ -111,14 +131,15 @@ class Decoder(nn.Module):
             fed = x.new_zeros(len(x), self.layer.output_size) if before.fed is None else before.fed
             x = torch.cat([x, fed], -1)
         output, state = self.layer.step(x, before.state)
-        given, weights = self._attended(output, before.memory)
-        after = Decoding(state, given if self.input_feeding else None, before.memory)
+        given, weights = self._attended(output, before)
+        after = Decoding(state, given if self.input_feeding else None, before.memory, before.place + 1)
         return self.scores(self._dropped(given)), weights, after
 
     def _one_by_one(
         self, tokens: Tensor, before: Decoding, lengths: Tensor | None, teacher: float
     ) -> tuple[Tensor, Tensor | None, Decoding]:
         batch, steps = tokens.shape
+        self._check_steps_alike()
         logits: list[Tensor] = []
         weights: list[Tensor] = []
         now = before._replace(state=self.layer.initial_state(batch)) if before.state is None else before
@@ -143,28 +164,56 @@ class Decoder(nn.Module):
     def _embedded(self, tokens: Tensor) -> Tensor:
         return self._dropped(self.embedding(tokens))
 
-    def _attended(self, outputs: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor | None]:
+    def _attended(self, outputs: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None]:
         """Return what is scored, and the weights."""
         if self.attention is None or self.combine is None:
             return outputs, None
-        if memory is None:
+        if before.memory is None:
             raise ShapeError(
                 "decoding with attention", expected="a memory in the Decoding", got="none",
                 hint="Decoding(state, memory=decoder.attention.memory(keys, lengths=lengths))",
             )  # fmt: skip
-        context, weights = self.attention.attend(outputs, memory)
+        context, weights = self.attention.attend(outputs, before.memory, first=before.place)
         return torch.tanh(self.combine(torch.cat([context, outputs], -1))), weights
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _checked(self, tokens: Tensor, axes: int) -> Tensor:
-        if tokens.dim() != axes or tokens.is_floating_point() or tokens.dtype == torch.bool:
-            raise ShapeError(
-                "decoding", expected=f"tokens {['[B]', '[B, T]'][axes - 1]}, integers",
-                got=f"shape {list(tokens.shape)}, {tokens.dtype}", hint="numbers of tokens, 0 and up",
+    def _check_steps_alike(self) -> None:
+        """Raise `ConfigError` where steps one by one are not those of a whole run: masks of one, statistics over it."""
+        cells = [cell for cell in self.layer.cells if isinstance(cell, Cell)]
+        noise = [("variational_dropout", c.noise.inputs or c.noise.hidden) for c in cells]
+        noise += [("dropconnect", c.noise.weights) for c in cells] + [("batch_norm", c.batch_norm) for c in cells]
+        batch = [("norm='batch'", isinstance(n, BatchNorm)) for n in self.layer.norms or ()]
+        asked = [name for name, given in (*noise, *batch) if given]
+        if self.training and asked:
+            raise ConfigError(
+                "training a decoder one token at a time, as input_feeding and teacher below 1 do",
+                expected="a layer whose steps draw and normalise by themselves", got=asked[0],
+                hint="recurrent_dropout, zoneout, layer_norm; or input_feeding=False and teacher=1",
             )  # fmt: skip
-        return tokens.long()
+
+
+def check_tokens(doing: str, tokens: Tensor, axes: int) -> None:
+    """Raise `ShapeError` unless these are whole numbers, [B] or [B, T] as there are one or two axes."""
+    wrong = not isinstance(tokens, Tensor) or tokens.dim() != axes
+    if wrong or tokens.is_floating_point() or tokens.dtype == torch.bool:
+        said = f"shape {list(tokens.shape)}, {tokens.dtype}" if isinstance(tokens, Tensor) else repr(tokens)
+        raise ShapeError(
+            doing, expected=f"tokens {['[B]', '[B, T]'][axes - 1]}, integers", got=said, hint="numbers of tokens"
+        )
+
+
+def check_range(doing: str, tokens: Tensor, count: int) -> None:
+    """Raise `ShapeError` unless all `tokens` are numbers below `count`; not looked at while torch compiles."""
+    if torch.compiler.is_compiling() or not tokens.numel():
+        return
+    low, high = (int(each) for each in tokens.aminmax())
+    if low < 0 or high >= count:
+        raise ShapeError(
+            doing, expected=f"tokens 0 to {count - 1}", got=str(low if low < 0 else high),
+            hint="padding may hold anything, where lengths say that it is padding",
+        )  # fmt: skip
 
 
 def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:
@@ -175,18 +224,22 @@ def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:
 
     assert after.state is not None
     assert before.state is not None
-    kept = iter([choose(*pair) for pair in zip(_flat(after.state), _flat(before.state), strict=True)])
+    kept = iter([choose(*pair) for pair in zip(tensors_of(after.state), tensors_of(before.state), strict=True)])
     state = each_tensor(lambda _: next(kept), after.state)
-    return Decoding(state, None if after.fed is None else choose(after.fed, before.fed), after.memory)
+    return after._replace(state=state, fed=None if after.fed is None else choose(after.fed, before.fed))
 
 
-def _flat(state: StackState) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else [t for each in state for t in _flat(each)]
-
-
-def _check_parts(layer: Recurrent, size: int, attention: Attention | None, input_feeding: bool, tied: bool) -> None:
+def _check_parts(layer: Recurrent, attention: Attention | None, input_feeding: bool, tied: bool) -> None:
     doing = "building a decoder"
+    for given, kind in ((layer, Recurrent), (attention, Attention)):
+        if not isinstance(given, kind) and given is not None:
+            raise ConfigError(
+                doing, expected=f"a tidegate.nn.{kind.__name__}", got=type(given).__name__,
+                hint="Decoder(Recurrent(GRU(64, 128)), tokens, attention=Attention(128, 256))",
+            )  # fmt: skip
+    check_batch_first(layer, doing)
     width = layer.output_size
+    size = layer.input_size - (width if input_feeding else 0)
     if layer.bidirectional:
         raise ConfigError(
             doing, expected="a layer that runs forward only", got="bidirectional=True", hint="bidirectional=False"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch.nn.utils.rnn import PackedSequence
 from tidegate import cells
 from tidegate.cells.base import Cell
 from tidegate.cells.elman import Activation
-from tidegate.cells.init import Init
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, batch_of_one, each_tensor
@@ -96,11 +96,17 @@ class TorchNamed(Recurrent):
         return y.squeeze(batch_axis), each_tensor(lambda s: s.squeeze(-2), state)
 
 
+def _taken_by_cells(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `options` what is a cell's, and return it."""
+    names = signature(cells.Cell.__init__).parameters.keys() - {"self", "recurrent_size"}
+    return {name: options.pop(name) for name in names & options.keys()}
+
+
 class RNN(TorchNamed):
     """`torch.nn.RNN`: the same arguments, weights and results. See `cells.Elman` for the equation.
 
     `nonlinearity` may be any activation `Elman` knows, or a function of a tensor. Keywords beyond torch's are
-    `Recurrent`'s, and `init`.
+    `Recurrent`'s and `Cell`'s: `layer_norm`, `zoneout`, `init`, ….
     """
 
     def __init__(
@@ -115,12 +121,11 @@ class RNN(TorchNamed):
         bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        init: Init | None = None,
         **options: Any,
     ) -> None:
+        inside = _taken_by_cells(options)
         cell = cells.Elman(
-            input_size, hidden_size, activation=nonlinearity, bias=bias, init=init, device=device, dtype=dtype
+            input_size, hidden_size, activation=nonlinearity, bias=bias, device=device, dtype=dtype, **inside
         )
         super().__init__(
             cell, num_layers, batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, **options
@@ -133,7 +138,7 @@ class RNN(TorchNamed):
 class GRU(TorchNamed):
     """`torch.nn.GRU`: the same arguments, weights and results. See `cells.GRU` for the equations.
 
-    Keywords beyond torch's are `Recurrent`'s, and `init`.
+    Keywords beyond torch's are `Recurrent`'s and `Cell`'s: `layer_norm`, `zoneout`, `init`, ….
     """
 
     mode = "GRU"
@@ -149,11 +154,10 @@ class GRU(TorchNamed):
         bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        init: Init | None = None,
         **options: Any,
     ) -> None:
-        cell = cells.GRU(input_size, hidden_size, bias=bias, init=init, device=device, dtype=dtype)
+        inside = _taken_by_cells(options)
+        cell = cells.GRU(input_size, hidden_size, bias=bias, device=device, dtype=dtype, **inside)
         super().__init__(
             cell, num_layers, batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, **options
         )
@@ -162,7 +166,7 @@ class GRU(TorchNamed):
 class LSTM(TorchNamed):
     """`torch.nn.LSTM`: the same arguments, weights and results. See `cells.LSTM` for the equations.
 
-    Keywords beyond torch's are `Recurrent`'s, and `init`.
+    Keywords beyond torch's are `Recurrent`'s and `Cell`'s: `layer_norm`, `zoneout`, `init`, ….
     """
 
     mode = "LSTM"
@@ -179,13 +183,10 @@ class LSTM(TorchNamed):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        init: Init | None = None,
         **options: Any,
     ) -> None:
-        cell = cells.LSTM(
-            input_size, hidden_size, proj_size=proj_size, bias=bias, init=init, device=device, dtype=dtype
-        )
+        inside = _taken_by_cells(options)
+        cell = cells.LSTM(input_size, hidden_size, proj_size=proj_size, bias=bias, device=device, dtype=dtype, **inside)
         super().__init__(
             cell, num_layers, batch_first=batch_first, dropout=dropout, bidirectional=bidirectional, **options
         )

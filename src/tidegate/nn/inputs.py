@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
-from tidegate.errors import ShapeError
+from tidegate.errors import ConfigError, ShapeError
 from tidegate.shapes import check_lengths, length_mask, reverse_within_lengths
 
 
@@ -65,3 +65,11 @@ def _turned_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | No
     if lengths is not None:
         after = after & length_mask(lengths - 1, resets.shape[1])
     return reverse_within_lengths(after, lengths)
+
+
+def check_batch_first(layer: object, doing: str) -> None:
+    """Raise `ConfigError` where a layer reads steps before rows: what holds it gives it rows first."""
+    if not getattr(layer, "batch_first", True):
+        raise ConfigError(
+            doing, expected="a layer that is batch first", got="batch_first=False", hint="batch_first=True"
+        )

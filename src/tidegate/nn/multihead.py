@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.errors import ShapeError
-from tidegate.nn.scores import softmax
+from tidegate.cells.options import check_size, probability
+from tidegate.errors import ConfigError, ShapeError
+from tidegate.nn.scores import checked_mask, softmax
 from tidegate.shapes import check_lengths, length_mask, zero_padding
 
 
@@ -25,8 +26,9 @@ class MultiheadAttention(nn.MultiheadAttention):
     them each query sees, `causal` lets query t see keys 0..t. What lies in the padding changes nothing; a query that
     may see nothing gets `b_o`. Weights [B, heads, T, S] are given with `need_weights=True`, else None.
 
-    Source: Vaswani et al. 2017 (1706.03762), section 3.2.2. Deviation from `torch.nn`: no `add_bias_kv`,
-    `add_zero_attn` or `key_padding_mask`, masks say what may be seen, and weights are not averaged over the heads.
+    Source: Vaswani et al. 2017 (1706.03762), section 3.2.2. Deviations from `torch.nn`, for whose calls it does not
+    stand in: no `add_bias_kv`, `add_zero_attn` or `key_padding_mask`, masks say what may be seen, and weights are not
+    averaged over the heads. Raises `ShapeError` where sizes, `lengths` or `mask` do not fit.
     """
 
     def __init__(
@@ -41,6 +43,14 @@ class MultiheadAttention(nn.MultiheadAttention):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        for name, size in (("embed_dim", embed_dim), ("num_heads", num_heads)):
+            check_size(self, name, size)
+        if embed_dim % num_heads:
+            raise ConfigError(
+                "building a MultiheadAttention", expected="embed_dim to be a multiple of num_heads",
+                got=f"{embed_dim} and {num_heads}", hint=f"embed_dim={embed_dim // num_heads * num_heads or num_heads}",
+            )  # fmt: skip
+        probability("building a MultiheadAttention", dropout)
         options: dict[str, Any] = {"dropout": dropout, "bias": bias, "kdim": kdim, "vdim": vdim}
         super().__init__(embed_dim, num_heads, batch_first=True, device=device, dtype=dtype, **options)
 
@@ -55,12 +65,13 @@ class MultiheadAttention(nn.MultiheadAttention):
         causal: bool = False,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
+        """Return what each query gathers [B, T, E], and the weights [B, heads, T, S] where they are asked for."""
         alone = keys is None
         keys = queries if keys is None else keys
         values = keys if values is None else values
         self._check(queries, keys, values)
         batch, count, steps = queries.shape[0], queries.shape[1], keys.shape[1]
-        visible: Tensor | None = mask
+        visible = None if mask is None else checked_mask(mask, torch.Size((batch, count, steps)))
         if lengths is not None:
             lengths = check_lengths(lengths, batch, steps).to(keys.device)
             keys, values = zero_padding(keys, lengths), zero_padding(values, lengths)
@@ -100,7 +111,8 @@ class MultiheadAttention(nn.MultiheadAttention):
     def _check(self, queries: Tensor, keys: Tensor, values: Tensor) -> None:
         wanted = [("queries", queries, self.embed_dim), ("keys", keys, self.kdim), ("values", values, self.vdim)]
         for name, tensor, width in wanted:
-            if tensor.dim() != 3 or tensor.shape[2] != width or (name == "values" and tensor.shape[1] != keys.shape[1]):
+            fits = tensor.dim() == 3 and tensor.shape[2] == width and len(tensor) == len(queries)
+            if not fits or (name == "values" and tensor.shape[1] != keys.shape[1]):
                 raise ShapeError(
                     "attending with several heads",
                     expected=f"{name} of shape [B, ·, {width}], a value for each key",
@@ -128,6 +140,7 @@ class ExternalAttention(nn.Module):
         self.values = nn.Linear(memory_size, size, bias=False)
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        """Return what each step gathers from the memories, [B, T, D]."""
         if x.dim() != 3 or x.shape[2] != self.size:
             raise ShapeError(
                 "attending to memories", expected=f"x of shape [B, T, {self.size}]", got=f"shape {list(x.shape)}",
@@ -138,9 +151,11 @@ class ExternalAttention(nn.Module):
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
             x, real = zero_padding(x, lengths), length_mask(lengths, x.shape[1])
         scores: Tensor = self.keys(x)
+        # In logarithms: over many steps, or beside an outlier, every share of a step may round to nothing.
         if self.causal:  # padding lies behind every real step, where none of them looks
-            shares = torch.where(real[..., None], torch.exp(scores - torch.logcumsumexp(scores, 1)), 0.0)
+            shares = scores - torch.logcumsumexp(scores, 1)
         else:
-            shares = softmax(scores.transpose(1, 2), real[:, None].expand(-1, scores.shape[2], -1)).transpose(1, 2)
-        y: Tensor = self.values(shares / shares.sum(2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny))
+            hidden = ~real[..., None] & real.any(1)[:, None, None]
+            shares = scores - scores.masked_fill(hidden, float("-inf")).logsumexp(1, keepdim=True)
+        y: Tensor = self.values(torch.where(real[..., None], F.softmax(shares, 2), 0.0))
         return y

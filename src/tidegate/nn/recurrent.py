@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate.cells.base import Cell, State
-from tidegate.cells.options import check_size
+from tidegate.cells.options import check_same_at_every_step, check_size, probability
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call
 from tidegate.compile.runner import Runners
@@ -75,7 +75,7 @@ class Recurrent(nn.Module):
         self.input_size = cell.input_size
         self.layers = len(sizes)
         self.directions = 2 if bidirectional else 1
-        self.dropout = _probability(dropout)
+        self.dropout = probability("building Recurrent", dropout)
         self.backend = backend
         self.batch_first = batch_first
         self.recompute = recompute
@@ -196,14 +196,7 @@ class Recurrent(nn.Module):
                 got="bidirectional=True",
                 hint="give the whole sequence, or train with bidirectional=False",
             )
-        steps = max(cell.batch_norm for cell in self._every_cell())
-        if steps > 1:
-            raise ConfigError(
-                doing,
-                expected="cells that do the same at every step",
-                got=f"batch_norm={steps}, with statistics of each step's own",
-                hint="give the whole sequence, or train with batch_norm=1, layer_norm=True or rms_norm=True",
-            )
+        check_same_at_every_step(doing, max(cell.batch_norm for cell in self._every_cell()))
 
     @property
     def _cells(self) -> list[Cell]:
@@ -223,6 +216,8 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, StackState]:
         """`forward` on batch-first, checked input; `lengths` is None when every row is full."""
         cells = self._cells
+        if state is not None:
+            check_same_at_every_step("going on from a state", max(cell.batch_norm for cell in cells))
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
         given = check_inputs(cells[0], x, inputs)
         choice = None
@@ -336,17 +331,6 @@ def _hidden_sizes(cell: object, layers: int, hidden_sizes: Sequence[int] | None)
             hint="build the cell with hidden_sizes[0]",
         )
     return [check_size(cell, "hidden_sizes", size) for size in hidden_sizes]
-
-
-def _probability(dropout: float) -> float:
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-        raise ConfigError(
-            "building Recurrent",
-            expected="dropout to be a probability, 0 to 1",
-            got=repr(dropout),
-            hint="dropout=0.2",
-        )
-    return float(dropout)
 
 
 def _connection(residual: bool, connection: str | None) -> type[Plain]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, ShapeError
 from tidegate.registry import Registry
 
 SCORES: Registry[type[Score]] = Registry("attention score")
@@ -28,7 +28,10 @@ class Score(nn.Module):
 
 @SCORES.add("additive")
 class Additive(Score):
-    """`e_ti = tanh(W_e [h_t, h_i] + b_e)`, W_e [1, Q+K]: the query's and the key's part added before the tanh."""
+    """`e_ti = tanh(W_e [h_t, h_i] + b_e)`, W_e [1, Q+K]: the query's and the key's part added before the tanh.
+
+    Bahdanau's score with a single unit and no v; of a form that tutorials have, and no paper of its own.
+    """
 
     def __init__(self, query_size: int, key_size: int, hidden_size: int) -> None:
         super().__init__(query_size, key_size, hidden_size)
@@ -130,7 +133,7 @@ class Place(nn.Module):
     def forward(self, queries: Tensor, lengths: Tensor) -> Tensor:
         """Return [B, T] places for `queries` [B, T, Q] in sequences of `lengths` [B]."""
         share = torch.sigmoid(self.outer(torch.tanh(self.inner(queries))))[..., 0]
-        return share * lengths[:, None].to(share.dtype)
+        return share.float() * lengths[:, None]
 
 
 def softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -139,3 +142,13 @@ def softmax(scores: Tensor, mask: Tensor) -> Tensor:
     # A row without anything to look at takes equal scores, which have a derivative, and is emptied afterwards.
     kept = torch.where(any_at_all, scores.masked_fill(~mask, float("-inf")), torch.zeros_like(scores))
     return torch.where(mask, F.softmax(kept, -1), 0.0)
+
+
+def checked_mask(mask: Tensor, shape: torch.Size) -> Tensor:
+    """Return `mask`, or raise `ShapeError` unless it is booleans [B, T, S] or [T, S]; `shape` is [B, T, S]."""
+    if mask.dtype != torch.bool or mask.shape not in (shape, shape[1:]):
+        raise ShapeError(
+            "attending", expected=f"mask of booleans, {list(shape)} or {list(shape[1:])}",
+            got=f"{mask.dtype}, shape {list(mask.shape)}", hint="true where a query may look",
+        )  # fmt: skip
+    return mask

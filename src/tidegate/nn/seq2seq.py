@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -11,34 +12,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.cells.base import Cell, State
-from tidegate.errors import ConfigError, ShapeError
+from tidegate.cells.options import check_size, probability
+from tidegate.errors import ConfigError
 from tidegate.nn.beam import Found, Penalties, beam_search
 from tidegate.nn.decode import GREEDY, Draw, Written, write
-from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
+from tidegate.nn.inputs import check_batch_first
 from tidegate.nn.recurrent import Recurrent
-from tidegate.nn.states import StackState, join, part
+from tidegate.nn.states import StackState, join, part, tensors_of
 from tidegate.registry import Registry
-from tidegate.shapes import check_lengths, length_mask
+from tidegate.shapes import check_lengths, zero_padding
 
 SCHEDULES: Registry[Callable[[float], Callable[[int], float]]] = Registry("scheduled sampling")
 """How often the truth is read: a number for the pace gives the probability at every training step."""
 
 
+def _pace(name: str, pace: float, fits: bool, expected: str) -> None:
+    if not fits:
+        raise ConfigError(
+            f"building the {name} schedule of scheduled sampling", expected=f"a pace {expected}", got=repr(pace),
+            hint="linear: steps until 0; exponential: 0.999; inverse_sigmoid: 1000",
+        )  # fmt: skip
+
+
 @SCHEDULES.add("linear")
 def linear(pace: float) -> Callable[[int], float]:
     """`ε_i = max(0, 1 − i/pace)`: Bengio et al. 2015, section 2.4, with ε = 0, k = 1 and c = 1/pace."""
+    _pace("linear", pace, pace > 0, "above 0, in steps")
     return lambda step: max(0.0, 1 - step / pace)
 
 
 @SCHEDULES.add("exponential")
 def exponential(pace: float) -> Callable[[int], float]:
     """`ε_i = pace^i`, with a pace below 1."""
+    _pace("exponential", pace, 0 < pace < 1, "between 0 and 1")
     return lambda step: pace**step
 
 
 @SCHEDULES.add("inverse_sigmoid")
 def inverse_sigmoid(pace: float) -> Callable[[int], float]:
     """`ε_i = pace/(pace + exp(i/pace))`, with a pace of at least 1."""
+    _pace("inverse_sigmoid", pace, pace >= 1, "of at least 1")
     return lambda step: pace / (pace + math.exp(min(step / pace, 700.0)))
 
 
@@ -89,6 +103,9 @@ class Seq2Seq(nn.Module):
     `target` [B, T] holds tokens, each row's last real one `end`; the decoder reads `begin` and then the target, a step
     later. `lengths` and `target_lengths` [B] say how many steps of each row are real; `teacher` is `Decoder`'s.
 
+    `write` and `search` give what the model gives in evaluation, whatever mode it is in. Raises `ConfigError` for parts
+    that do not fit, `ShapeError` for sources and targets that do not.
+
     Source: Sutskever, Vinyals & Le 2014 (1409.3215); Bahdanau, Cho & Bengio 2015 (1409.0473); with attention and
     output as in Luong et al. 2015. Deviation: the source is not reversed.
     """
@@ -104,6 +121,12 @@ class Seq2Seq(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not isinstance(encoder, Recurrent) or not isinstance(decoder, Decoder):
+            raise ConfigError(
+                "building a Seq2Seq", expected="a tidegate.nn.Recurrent and a tidegate.nn.Decoder",
+                got=f"{type(encoder).__name__} and {type(decoder).__name__}", hint="Seq2Seq(Recurrent(…), Decoder(…))",
+            )  # fmt: skip
+        check_batch_first(encoder, "building a Seq2Seq")
         attention = decoder.attention
         if attention is not None and (attention.key_size, attention.value_size) != (encoder.output_size,) * 2:
             raise ConfigError(
@@ -113,14 +136,19 @@ class Seq2Seq(nn.Module):
                 hint=f"Attention({attention.query_size}, {encoder.output_size})",
             )
         for name, token in (("begin", begin), ("end", end)):
-            if not 0 <= token < decoder.tokens:
+            if not isinstance(token, int) or not 0 <= token < decoder.tokens:
                 raise ConfigError(
                     "building a Seq2Seq", expected=f"{name} to be one of the decoder's {decoder.tokens} tokens",
                     got=str(token), hint=f"{name}=0",
                 )  # fmt: skip
-        self.encoder, self.decoder, self.begin, self.end, self.dropout = encoder, decoder, begin, end, dropout
-        self.embedding = None if source_tokens is None else nn.Embedding(source_tokens, encoder.input_size)
+        self.encoder, self.decoder, self.begin, self.end = encoder, decoder, begin, end
+        self.dropout = probability("building a Seq2Seq", dropout)
+        self.embedding = None
+        if source_tokens is not None:
+            self.embedding = nn.Embedding(check_size(self, "source_tokens", source_tokens), encoder.input_size)
         self.bridge = Bridge(encoder, decoder.layer)
+        like = _first(encoder.initial_state(1))
+        self.to(like.device, like.dtype)
 
     def forward(
         self,
@@ -132,6 +160,7 @@ class Seq2Seq(nn.Module):
         teacher: float = 1.0,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the logits [B, T, tokens] of the target's tokens, and the attention's weights [B, T, S]."""
+        check_tokens("reading a target", target, 2)
         before = self.encode(source, lengths)
         read = torch.cat([target.new_full((len(target), 1), self.begin), target[:, :-1]], 1)[:, : target.shape[1]]
         logits, weights, _ = self.decoder(read, before, lengths=target_lengths, teacher=teacher)
@@ -155,7 +184,7 @@ class Seq2Seq(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Written:
         """Write up to `steps` tokens for each source: the likeliest each time, or drawn. See `decode.write`."""
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(self):
             before = self.encode(source, lengths)
             return write(
                 self.decoder, self._begins(source), before, steps=steps, end=self.end, draw=draw, generator=generator
@@ -172,7 +201,7 @@ class Seq2Seq(nn.Module):
         count: int = 1,
     ) -> Found:
         """Return the `count` best targets of each source that a beam finds. See `beam.beam_search`."""
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(self):
             before = self.encode(source, lengths)
             return beam_search(
                 self.decoder, self._begins(source), before, width=width, steps=steps, end=self.end,
@@ -185,14 +214,10 @@ class Seq2Seq(nn.Module):
     def _embedded(self, source: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
         if self.embedding is None:
             return source
-        if source.dim() != 2 or source.is_floating_point():
-            raise ShapeError(
-                "encoding a source", expected="tokens [B, S], integers",
-                got=f"shape {list(source.shape)}, {source.dtype}", hint="source_tokens=None for vectors",
-            )  # fmt: skip
+        check_tokens("encoding a source", source, 2)
         if lengths is not None:
-            lengths = check_lengths(lengths, *source.shape).to(source.device)
-            source = source.masked_fill(~length_mask(lengths, source.shape[1]), 0)
+            source = zero_padding(source, check_lengths(lengths, *source.shape).to(source.device))
+        check_range("encoding a source", source, self.embedding.num_embeddings)
         x: Tensor = self.embedding(source.long())
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
@@ -208,4 +233,14 @@ def _cells_read(encoder: Recurrent, layer: int) -> slice:
 
 
 def _first(state: StackState) -> Tensor:
-    return state if isinstance(state, Tensor) else _first(state[0])
+    return tensors_of(state)[0]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -69,6 +69,11 @@ def each_tensor(change: Callable[[Tensor], Tensor], state: StackState) -> StackS
     return cast(StackState, tuple(each_tensor(change, part) for part in state))
 
 
+def tensors_of(state: StackState) -> list[Tensor]:
+    """Return every tensor of a state, in order."""
+    return [state] if isinstance(state, Tensor) else [t for each in state for t in tensors_of(each)]
+
+
 def _part_each(cells: Sequence[Cell], state: StackState, x: Tensor) -> list[State | None]:
     if isinstance(state, Tensor) or len(state) != len(cells):
         raise ShapeError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from tidegate.compile.settled import is_watched
 from tidegate.compile.stepping import Arguments, Stepper
 from tidegate.errors import ShapeError
-from tidegate.nn.states import StackState, each_tensor
+from tidegate.nn.states import StackState, each_tensor, tensors_of
 
 if TYPE_CHECKING:
     from tidegate.nn.recurrent import Recurrent
@@ -29,7 +29,7 @@ class Stream:
         with torch.inference_mode(False):
             self._state = each_tensor(lambda s: s.detach().clone(), state)
             self._begun = each_tensor(lambda s: s.detach().clone(), state)
-        self._tensors = _tensors(self._state)
+        self._tensors = tensors_of(self._state)
         self._places = [s.data_ptr() for s in self._tensors]
         self._ready: Stepper | None = None
         self._arguments = Arguments(())
@@ -82,9 +82,5 @@ class Stream:
             self._ready, self._arguments = ready, Arguments(()) if ready is None else ready.arguments()
 
     def _take(self, state: StackState) -> None:
-        for mine, new in zip(self._tensors, _tensors(state), strict=True):
+        for mine, new in zip(self._tensors, tensors_of(state), strict=True):
             mine.copy_(new)
-
-
-def _tensors(state: StackState) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else [t for each in state for t in _tensors(each)]

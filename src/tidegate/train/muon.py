@@ -24,7 +24,8 @@ class Muon(Optimizer):
     both take the same `lr` and `weight_decay`.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the factor, Liu et al. 2025
-    (2502.16982), equation 4. Deviation: the matrices are split by gates, which neither mentions; float32 throughout.
+    (2502.16982), equation 4. Deviations: the matrices are split by gates, which neither mentions; products are taken in
+    the parameters' dtype, not in bfloat16.
     """
 
     def __init__(
@@ -40,6 +41,9 @@ class Muon(Optimizer):
         self._adamw = AdamW(others, lr=lr, fused=True) if others else None
         theirs = [] if self._adamw is None else self._adamw.param_groups
         super().__init__([*([own] if matrices else []), *theirs], {"lr": lr})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_adamw": self._adamw}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -62,7 +66,9 @@ class Muon(Optimizer):
     def _move(self, matrix: nn.Parameter, blocks: int, group: dict[str, Any]) -> None:
         assert matrix.grad is not None
         state = self.state[matrix]
-        moment = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        moment = state["momentum_buffer"]
         moment.mul_(group["momentum"]).add_(matrix.grad)
         update = matrix.grad + group["momentum"] * moment
         parts = update.unflatten(0, (blocks, -1))
@@ -72,9 +78,10 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return the nearest semi-orthogonal matrices of `matrices` [N, A, B], their singular values between 0.7 and 1.2.
+    """Return nearly the nearest semi-orthogonal matrices of `matrices` [N, A, B].
 
-    Five Newton-Schulz iterations with the coefficients of Jordan et al. 2024.
+    Singular values come to about 0.7 to 1.2, those far below the largest to less. Five Newton-Schulz iterations with
+    the coefficients of Jordan et al. 2024.
     """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
