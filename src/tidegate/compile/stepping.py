@@ -57,10 +57,16 @@ class Stepper:
         self, cells: Iterable[Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
     ) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
-        given = self._begin if state is None else state
-        before: Sequence[Tensor] = [given] if type(given) is Tensor else given  # type: ignore[assignment]
-        alone = len(self._begin) == 1 and given is not self._begin
-        if not isinstance(before, list | tuple) or (alone and before is given) or not self.fits(before):
+        before: Sequence[Tensor]
+        if state is None:
+            before = self._begin
+        elif type(state) is Tensor:
+            before = [state]
+        elif isinstance(state, list | tuple) and len(self._begin) > 1:
+            before = state
+        else:
+            return None
+        if not self.fits(before):
             return None
         after = list(map(_like, self._begin))
         try:
