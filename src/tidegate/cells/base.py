@@ -146,13 +146,6 @@ class Cell(Pieces):
         self._draw(name)
         return parameter
 
-    def gate_blocks(self) -> dict[str, int]:
-        """Return the parameters that are matrices of gates, and how many gates lie along their rows."""
-        blocks = {"weight_ih": len(self.gates), "weight_hh": len(self._recurrent)}
-        return {
-            name: count for name, count in blocks.items() if count and isinstance(getattr(self, name), nn.Parameter)
-        }
-
     def reset_parameters(self) -> None:
         """Draw every parameter anew: uniform as in `torch.nn`, then what `init` names."""
         for name in self._drawn:
@@ -294,11 +287,6 @@ class Cell(Pieces):
         """Return a user's state as a tuple, one tensor [B, H] for each of `states`."""
         return (state,) if isinstance(state, Tensor) else tuple(state)
 
-    @property
-    def altered(self) -> bool:
-        """Whether this is more than its plain equation: normalised, or noisy as it stands (training or not)."""
-        return self.normalises or any(self.noise.zoneout) or (self.training and self.noise.draws)
-
     def masks(self) -> Masks:
         """Return the masks that a run draws; see `Noise`."""
         if not self.training or not self.noise.draws:
@@ -356,12 +344,6 @@ class Cell(Pieces):
             else:
                 after.append(torch.lerp(n, o, rate))
         return tuple(after)
-
-    def settle(self) -> None:
-        """Let batch norm's statistics move by what this run showed."""
-        for module in self.modules() if self.batch_norm else ():
-            if isinstance(module, StepStatistics):
-                module.settle()
 
     def _misfit(self, expected: str, got: str) -> ShapeError:
         return ShapeError(

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.cells.noise import Now
-from tidegate.cells.statistics import EPSILON
+from tidegate.cells.noise import Noise, Now
+from tidegate.cells.statistics import EPSILON, StepStatistics
 
 
 class Pieces(nn.Module):
@@ -31,6 +31,7 @@ class Pieces(nn.Module):
     norm_ih: Tensor
     norm_hh: Tensor
     statistics: nn.ModuleDict
+    noise: Noise
     _bound: dict[str, Any]
 
     @contextmanager
@@ -143,3 +144,21 @@ class Pieces(nn.Module):
         """Return the candidate that a step is about to write into its state, with recurrent dropout if asked for."""
         mask = self._bound.get("candidate_mask")
         return v if mask is None else v * mask
+
+    def settle(self) -> None:
+        """Let batch norm's statistics move by what this run showed."""
+        for module in self.modules() if self.batch_norm else ():
+            if isinstance(module, StepStatistics):
+                module.settle()
+
+    def gate_blocks(self) -> dict[str, int]:
+        """Return the parameters that are matrices of gates, and how many gates lie along their rows."""
+        blocks = {"weight_ih": len(self.gates), "weight_hh": len(self._recurrent)}
+        return {
+            name: count for name, count in blocks.items() if count and isinstance(getattr(self, name), nn.Parameter)
+        }
+
+    @property
+    def altered(self) -> bool:
+        """Whether this is more than its plain equation: normalised, or noisy as it stands (training or not)."""
+        return self.normalises or any(self.noise.zoneout) or (self.training and self.noise.draws)
