@@ -25,7 +25,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("train",),
     ("doctor", "report"),
     (
-        "blueprint", "prepare", "artifact", "model", "estimator_tables", "inspection", "run",
+        "blueprint", "prepare", "artifact", "trained", "model", "writers", "models", "estimator_tables", "inspection",
+        "run", "text_estimators",
         "api", "estimators", "tune", "export", "serve",
     ),
     ("demo", "bench"),
@@ -50,13 +51,13 @@ HOMES: dict[str, tuple[str, ...]] = {
     "accelerate": ("train/parallel.py",),
     "llvmlite": ("compile/llvm/",),
     "triton": ("compile/triton.py",),
-    "polars": ("data/", "model.", "estimator_tables.", "inspection.", "demo."),
+    "polars": ("data/", "model.", "writers.", "estimator_tables.", "inspection.", "demo."),
     "typer": ("cli.", "cli/"),
     "click": ("cli.", "cli/"),
     "rich": ("train/progress.",),
     "jax": ("bench/jax_scan.",),
     # Estimators inherit its conventions; the demo trains on its digits.
-    "sklearn": ("estimators.", "estimator_tables.", "demo."),
+    "sklearn": ("estimators.", "text_estimators.", "estimator_tables.", "demo."),
 }
 ONE_FILE = {
     "accelerate", "triton", "plotly", "torchmetrics", "tokenizers", "soundfile", "librosa",

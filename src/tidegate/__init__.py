@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tidegate.estimators import Classifier, Forecaster, Regressor, Tagger
     from tidegate.model import Model
     from tidegate.nn.explain import explain
+    from tidegate.text_estimators import LanguageModel, Translator
 
 _HOME = {
     "nn": "tidegate.nn",
@@ -29,6 +30,8 @@ _HOME = {
     "Forecaster": "tidegate.estimators",
     "Regressor": "tidegate.estimators",
     "Tagger": "tidegate.estimators",
+    "LanguageModel": "tidegate.text_estimators",
+    "Translator": "tidegate.text_estimators",
     "Model": "tidegate.model",
     "explain": "tidegate.nn.explain",
 }
@@ -39,10 +42,12 @@ __all__ = [
     "Classifier",
     "Forecaster",
     "InputError",
+    "LanguageModel",
     "Model",
     "Regressor",
     "Tagger",
     "TidegateError",
+    "Translator",
     "__version__",
     "explain",
     "find_rate",

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tidegate.artifact import read_model
 from tidegate.config import make_config, read_config, take_valid
 from tidegate.files import write_atomically
-from tidegate.model import Model
+from tidegate.models import AnyModel, open_model
 from tidegate.run import find_rate as test_rates
 from tidegate.run import train
 from tidegate.train.finder import RateTest
@@ -25,7 +24,7 @@ def fit(
     config: str | Path | None = None,
     quiet: bool = False,
     **options: Any,
-) -> Model:
+) -> AnyModel:
     """Train a recurrent model on a table of sequences and return it.
 
     `data`: a path (CSV, TSV, Parquet, JSON lines, Arrow), or any frame with the Arrow interface; a row a step
@@ -81,6 +80,6 @@ def _options(
     return merged, take_valid(merged, valid)
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path) -> AnyModel:
     """Load a saved model or a run folder; `ArtifactError` names a file that is missing or damaged."""
-    return Model(*read_model(Path(path)))
+    return open_model(Path(path))

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load, save
+from torch import nn
 
-from tidegate.blueprint import Blueprint
+from tidegate.blueprint import AnyBlueprint, read_blueprint
 from tidegate.cells import CELLS
 from tidegate.errors import ArtifactError
 from tidegate.files import flush_folder, read_bytes, read_sealed, sha256, write_atomically, write_sealed
-from tidegate.tasks.network import Network
 from tidegate.version import __version__
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -25,13 +25,14 @@ _COMING = f".{WEIGHTS}.new"
 _HINT = "restore the file, or train again"
 
 
-def write_model(folder: Path, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
+def write_model(folder: Path, blueprint: AnyBlueprint, network: nn.Module, metrics: dict[str, float]) -> None:
     """Write weights and description into an existing folder; a kill leaves the earlier model whole, or the new one.
 
     The description names its weights by digest, and its writing is the moment of change: until then the new weights
     wait beside the old ones, from where `read_model` takes them if they were not moved into place.
     """
-    weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
+    # Tied weights are two names of one tensor, which the format does not hold.
+    weights = save({name: value.contiguous().clone() for name, value in network.state_dict().items()})
     body: dict[str, Any] = {
         "format": _FORMAT,
         "tidegate": __version__,
@@ -55,7 +56,7 @@ def _settle(folder: Path) -> None:
             os.replace(folder / _COMING, folder / WEIGHTS)
 
 
-def save_model(path: Path, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
+def save_model(path: Path, blueprint: AnyBlueprint, network: nn.Module, metrics: dict[str, float]) -> None:
     """Save to a new folder, or over an earlier model; anything else in the way is an `ArtifactError`."""
     doing = f"saving the model to {path}"
     try:
@@ -79,7 +80,7 @@ def save_model(path: Path, blueprint: Blueprint, network: Network, metrics: dict
         ) from None
 
 
-def _save_anew(path: Path, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
+def _save_anew(path: Path, blueprint: AnyBlueprint, network: nn.Module, metrics: dict[str, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -91,7 +92,7 @@ def _save_anew(path: Path, blueprint: Blueprint, network: Network, metrics: dict
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read_model(path: Path) -> tuple[Blueprint, Network, dict[str, float]]:
+def read_model(path: Path) -> tuple[AnyBlueprint, nn.Module, dict[str, float]]:
     """Read a saved model or a run folder with its metrics; a missing, damaged or altered file is named."""
     doing = f"loading the model in {path}"
     if not path.is_dir():
@@ -112,7 +113,7 @@ def read_model(path: Path) -> tuple[Blueprint, Network, dict[str, float]]:
         )
     weights = _weights(path, body["weights_sha256"], doing)
     try:
-        blueprint = Blueprint.model_validate(body["blueprint"])
+        blueprint = read_blueprint(body["blueprint"])
         if (cell := blueprint.architecture.cell) not in CELLS:
             raise ArtifactError(
                 doing,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tidegate.data.features import Encoded, Features
 from tidegate.data.kinds import Number
@@ -16,9 +18,11 @@ from tidegate.tasks.any import AnyTask
 from tidegate.tasks.classification import Classification, MultiLabel
 from tidegate.tasks.forecast_network import ForecastNetwork
 from tidegate.tasks.forecasting import Forecasting
+from tidegate.tasks.language import LanguageBlueprint
 from tidegate.tasks.network import Architecture, Network, SequenceNetwork
 from tidegate.tasks.regression import Regression
 from tidegate.tasks.targets import scaled_steps, sequence_classes, sequence_numbers, step_classes
+from tidegate.tasks.translation import TranslationBlueprint
 
 
 class Blueprint(BaseModel):
@@ -26,6 +30,7 @@ class Blueprint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: Literal["table"] = "table"
     plan: Schema
     features: Features
     known: Features | None
@@ -91,3 +96,12 @@ class Blueprint(BaseModel):
         known = Encoded(encoded.table, self.known) if self.known else None
         maker = Forecasts(encoded, known, windows, task.lookback, task.horizon, scaled_steps(encoded.table, scalers))
         return Loader(maker, batch_size, seed, most)
+
+
+AnyBlueprint = Blueprint | LanguageBlueprint | TranslationBlueprint
+
+
+def read_blueprint(body: dict[str, Any]) -> AnyBlueprint:
+    """Return the blueprint that was saved as JSON; what has no kind is a table's."""
+    kinds: TypeAdapter[AnyBlueprint] = TypeAdapter(Annotated[AnyBlueprint, Field(discriminator="kind")])
+    return kinds.validate_python({"kind": "table", **body})

@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Data = Annotated[str, typer.Argument(help="CSV, TSV (.gz too), Parquet, JSON lines or Arrow file.")]
+Data = Annotated[str, typer.Argument(help="CSV, TSV (.gz too), Parquet, JSON lines or Arrow file, or a text file.")]
 Run = Annotated[Path, typer.Argument(help="A run folder or saved model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
@@ -54,13 +54,17 @@ Target = Annotated[Names, _option("Column to predict; repeatable.")]
 Id = Annotated[Text, _option("Column that tells sequences apart.")]
 Time = Annotated[Text, _option("Column that orders the steps.")]
 TaskOption = Annotated[
-    Text, _option("classification, multilabel, regression, tagging or forecasting; inferred if left out.")
+    Text,
+    _option(
+        "classification, multilabel, regression, tagging or forecasting, inferred if left out; "
+        "generate or translate, for texts."
+    ),
 ]
 
 
 @app.command()
 def train(
-    data: Annotated[Text, typer.Argument(help="The table to train on.")] = None,
+    data: Annotated[Text, typer.Argument(help="The table, or the text file, to train on.")] = None,
     target: Target = None,
     id: Id = None,
     time: Time = None,
@@ -85,7 +89,7 @@ def train(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train on a table; write a run folder with model, metrics and report."""
+    """Train on a table or a text; write a run folder with model, metrics and report."""
     names = ("id", "time", "task", "cell", "hidden_size", "layers", "dropout", "epochs", "batch_size", "lr", "horizon")
     given = {name: value for name, value in locals().items() if name in (*names, "seed") and value is not None}
     given |= {name: tuple(many) for name, many in (("target", target), ("known", known)) if many}
@@ -165,6 +169,7 @@ def _folder(data: str | None, resume: Path | None, out: Path | None) -> Path:
 def evaluate(
     run: Run,
     data: Data,
+    target: Annotated[Text, _option("Text file of translations, beside a text file of sources.")] = None,
     start: Annotated[Text, _option("Score only forecasts that begin at this time or later.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -172,7 +177,7 @@ def evaluate(
     from tidegate.api import load
 
     model = load(run)
-    figures = model.evaluate(data, start=start)
+    figures = model.evaluate(data, start=start) if target is None else _writer(run, "translate").evaluate(data, target)
     _tell(model.notes, as_json)
     if as_json:
         typer.echo(json.dumps(figures))
@@ -196,6 +201,65 @@ def predict(
     write_predictions(frame, output)
     _tell(model.notes, False)
     typer.echo(f"{frame.height} rows written to {output}", err=True)
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompt: Annotated[str, _option("Text to write on from.")] = "",
+    length: Annotated[int, _option("Most tokens to write.")] = 200,
+    temperature: Annotated[float, _option("Below 1 safer, above 1 wilder; 0 takes the likeliest token.")] = 1.0,
+    top_k: Annotated[Whole, _option("Draw from so many of the likeliest tokens.")] = None,
+    top_p: Annotated[Real, _option("Draw from the likeliest tokens that make up this probability.")] = None,
+    seed: Annotated[Whole, _option("Seed: the same one writes the same text.")] = None,
+) -> None:
+    """Write text with a language model."""
+    model = _writer(run, "generate")
+    text = model.generate(prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    _tell(model.notes, False)
+    typer.echo(text)
+
+
+@app.command()
+def translate(
+    run: Run,
+    file: Annotated[str, typer.Argument(help="A text file, a source a line, or a table with the column of sources.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Text file; default standard output.")] = None,
+    beam: Annotated[int, _option("Hypotheses kept at each step.")] = 5,
+    length_penalty: Annotated[float, _option("Above 0 favours longer translations.")] = 0.6,
+    alignment: Annotated[Path | None, _option("HTML page that draws what each word looked at.")] = None,
+) -> None:
+    """Translate a file line by line."""
+    from tidegate.data.pairs import open_sources
+    from tidegate.files import write_atomically
+
+    model = _writer(run, "translate")
+    sources = open_sources(file, model.blueprint.columns[0])
+    lines = model.translate(sources, beam=beam, length_penalty=length_penalty)
+    notes = model.notes
+    if alignment is not None:
+        model.draw(alignment, sources, beam=beam)
+    text = "".join(f"{' '.join(line.split())}\n" for line in lines)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(output, text.encode())
+    _tell(notes, False)
+
+
+def _writer(run: Path, verb: str) -> Any:
+    """Return the model of a run that was trained for `verb`."""
+    from tidegate.api import load
+
+    model = load(run)
+    if not hasattr(model, verb):
+        raise ConfigError(
+            f"using {run}",
+            expected=f"a model trained with --task {verb}",
+            got=repr(model),
+            hint=f"tidegate train DATA --task {verb}",
+        )
+    return model
 
 
 @app.command()

@@ -13,7 +13,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tidegate.errors import ConfigError
 from tidegate.registry import did_you_mean
 
-TaskName = Literal["classification", "multilabel", "regression", "tagging", "forecasting"]
+TaskName = Literal["classification", "multilabel", "regression", "tagging", "forecasting", "generate", "translate"]
+TEXT_TASKS: dict[str, dict[str, Any]] = {
+    "generate": {
+        "hidden_size": 512, "dropout": 0.2, "epochs": 20, "batch_size": 64, "lr": 2e-3, "patience": 3, "valid": 0.1,
+    },
+    "translate": {
+        "hidden_size": 384, "dropout": 0.3, "epochs": 12, "batch_size": 64, "lr": 2e-3, "patience": 3, "valid": 0.05,
+        "unit": "subword", "label_smoothing": 0.1,
+    },
+}  # fmt: skip
+"""Tasks on texts, and the defaults that suit them better than those of tables."""
 _MOST = 10**9
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
@@ -61,6 +71,20 @@ class Config(BaseModel):
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     loss: Literal["mse", "mae", "huber"] = "mse"
 
+    unit: Literal["character", "word", "subword"] = "character"
+    vocabulary_size: int | None = Field(default=None, ge=3, le=_MOST)
+    embedding_size: int | None = Field(default=None, ge=1, le=1 << 16)
+    tied: bool | None = None
+    bptt_steps: int = Field(default=128, ge=1, le=_MOST)
+    vary_bptt: bool = True
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    source: str | None = None
+    valid_target: str | None = None
+    attention: str | None = "general"
+    input_feeding: bool = False
+    scheduled_sampling: Literal["linear", "exponential", "inverse_sigmoid"] | None = None
+    sampling_pace: float | None = Field(default=None, gt=0)
+
     epochs: int = Field(default=50, ge=1, le=_MOST)
     batch_size: int = Field(default=32, ge=1, le=_MOST)
     windows_per_epoch: int = Field(default=50_000, ge=1, le=_MOST)
@@ -105,7 +129,7 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
                 doing, expected="a known option", got=repr(name), hint=did_you_mean(name, Config.model_fields)
             )
     try:
-        return Config(**options)
+        return Config(**{**TEXT_TASKS.get(str(options.get("task")), {}), **options})
     except ValidationError as error:
         first = error.errors()[0]
         name, *within = map(str, first["loc"])

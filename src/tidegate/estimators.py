@@ -27,7 +27,7 @@ from tidegate.train.progress import progress
 
 
 @dataclass(eq=False, repr=False)
-class _Options(BaseEstimator):
+class Options(BaseEstimator):
     """Options that every estimator has; see `tidegate.config.Config`. `verbose` shows progress."""
 
     cell: str = "gru"
@@ -68,15 +68,16 @@ class _Options(BaseEstimator):
     device: str = "auto"
     verbose: bool = False
 
-    def _train(self, table: Table, valid: Table | None, names: tuple[str, ...], task: str) -> None:
+    def _train(self, data: Any, valid: Any, names: tuple[str, ...], task: str) -> None:
         options = {k: v for k, v in self.get_params().items() if k != "verbose"}
         config = make_config({**options, "target": names, "task": task}, f"fitting {type(self).__name__}")
-        done = train(table, config, valid=valid, observers=progress(not self.verbose))
-        self.model_, self.history_ = done.model, done.result.history
+        done = train(data, config, valid=valid, observers=progress(not self.verbose))
+        self.model_: Any = done.model
+        self.history_ = done.result.history
 
 
 @dataclass(eq=False, repr=False)
-class _Estimator(_Options):
+class _Estimator(Options):
     """X is an array or a frame of numbers [N, T, D] or [N, T], a list of N arrays [T_i, D], or a table.
 
     A table has a row a sequence, with list columns, or a row a step: `id` then names the column that tells sequences
@@ -239,7 +240,7 @@ def _probabilities(task: Any, frame: Any) -> np.ndarray:
 
 
 @dataclass(eq=False, repr=False)
-class Forecaster(_Options):
+class Forecaster(Options):
     """The next `horizon` steps of a series (D4).
 
     X is one series [T] or [T, C], or a list (or tuple) of them; a list of lists is a list of series. NaN is missing.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from tidegate.artifact import save_model
 from tidegate.blueprint import Blueprint
 from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
@@ -30,31 +28,19 @@ from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
 from tidegate.tasks.targets import labelled
 from tidegate.train.evaluation import evaluate, predictions
+from tidegate.trained import TrainedModel
 
 _BATCH = 256
 
 
-class Model:
-    """What `tg.fit` and `tg.load` return.
+class Model(TrainedModel[Blueprint]):
+    """A model trained on a table: what `tg.fit` and `tg.load` return for tasks on tables."""
 
-    `metrics` are those of the validation part at the end of training. `notes` says what was handled in the data it
-    saw last.
-    """
-
-    def __init__(self, blueprint: Blueprint, network: Network, metrics: dict[str, float]) -> None:
-        self.blueprint, self.network = blueprint, network
-        self.metrics = metrics
-        self.notes: list[str] = []
+    network: Network
 
     def __repr__(self) -> str:
-        task, arch = self.blueprint.task, self.blueprint.architecture
-        weights = sum(p.numel() for p in self.network.parameters())
         targets = ", ".join(self.blueprint.plan.targets)
-        return f"Model({task.task} of {targets}: {arch.cell} {arch.hidden_size}, {weights:,} weights)"
-
-    def save(self, path: str | Path) -> None:
-        """Save to a folder of two files, weights and description, that `tg.load` reads."""
-        save_model(Path(path), self.blueprint, self.network, self.metrics)
+        return f"Model({self.blueprint.task.task} of {targets}: {self._described()})"
 
     def predict(self, data: Any) -> pl.DataFrame:
         """Predict and return a frame that joins back to the input by id and time.

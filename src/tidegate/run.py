@@ -12,15 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tidegate.artifact import DESCRIPTION, WEIGHTS, read_model, write_model
-from tidegate.config import Config, make_config
+from tidegate.artifact import DESCRIPTION, WEIGHTS, write_model
+from tidegate.config import TEXT_TASKS, Config, make_config
 from tidegate.data.infer import TYPES
+from tidegate.data.pairs import is_lines
 from tidegate.data.source import open_source
 from tidegate.data.table import Table, load_table
 from tidegate.errors import ArtifactError, ConfigError, DataError, InputError
 from tidegate.files import file_sha256, read_sealed, write_sealed
-from tidegate.model import Model
-from tidegate.prepare import Prepared, prepare
+from tidegate.models import AnyModel, make_model, open_model
+from tidegate.prepare import Prepared, prepare, prepare_texts
 from tidegate.train.checkpoint import FOLDER as CHECKPOINT
 from tidegate.train.checkpoint import METRICS
 from tidegate.train.events import Observer
@@ -31,14 +32,20 @@ from tidegate.train.seeds import random_state_kept, seed_everything
 from tidegate.train.settings import TrainSettings
 
 CONFIG, REPORT = "config.json", "report.html"
-_FORECASTS_ONLY = ("known", "horizon", "lookback", "channels", "quantiles", "windows_per_epoch")
+_ONLY_FOR = {
+    ("known", "horizon", "lookback", "channels", "quantiles", "windows_per_epoch"): ("forecasting",),
+    ("unit", "vocabulary_size", "embedding_size", "tied", "label_smoothing"): tuple(TEXT_TASKS),
+    ("bptt_steps", "vary_bptt"): ("generate",),
+    ("source", "valid_target", "attention", "input_feeding", "scheduled_sampling", "sampling_pace"): ("translate",),
+}
+"""Options that some tasks obey only."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A finished training: the model, what the loop measured, and what was prepared for it."""
 
-    model: Model
+    model: AnyModel
     result: TrainResult
     prepared: Prepared
     notes: list[str] = field(default_factory=list)
@@ -62,8 +69,7 @@ def _train(
     data: Any, config: Config, valid: Any, run_dir: Path | None, resume: bool, observers: Sequence[Observer]
 ) -> Trained:
     seed_everything(config.seed)
-    table = _table(data, config)
-    prepared = prepare(table, config, None if valid is None else _table(valid, config, like=table))
+    prepared = _prepared(data, config, valid)
     network = prepared.blueprint.network()
     result = fit(
         network,
@@ -75,7 +81,7 @@ def _train(
         resume=resume,
     )
     network.cpu().eval()
-    model = Model(prepared.blueprint, network, dict(result.metrics))
+    model = make_model(prepared.blueprint, network, dict(result.metrics))
     model.notes = prepared.notes + _without_effect(prepared.config)
     return Trained(model, result, prepared, list(model.notes))
 
@@ -84,16 +90,24 @@ def find_rate(data: Any, config: Config, *, valid: Any = None, **options: Any) -
     """Prepare the data as `train` does and run `train.finder.find_rate` on the network it would train."""
     with random_state_kept():
         seed_everything(config.seed)
-        table = _table(data, config)
-        prepared = prepare(table, config, None if valid is None else _table(valid, config, like=table))
+        prepared = _prepared(data, config, valid)
         return test_rates(prepared.blueprint.network(), prepared.train, _settings(prepared.config), **options)
 
 
+def _prepared(data: Any, config: Config, valid: Any) -> Prepared:
+    if config.task in TEXT_TASKS:
+        return prepare_texts(data, config, valid)
+    table = _table(data, config)
+    return prepare(table, config, None if valid is None else _table(valid, config, like=table))
+
+
 def _without_effect(config: Config) -> list[str]:
-    """Say which options were set that only forecasts obey."""
-    fields = Config.model_fields
-    given = [name for name in _FORECASTS_ONLY if getattr(config, name) != fields[name].default]
-    return [f"{name} has no effect on {config.task}" for name in given if config.task != "forecasting"]
+    """Say which options were set that the task does not obey."""
+    fields, notes = Config.model_fields, []
+    for names, tasks in _ONLY_FOR.items():
+        given = [name for name in names if getattr(config, name) != fields[name].default]
+        notes += [f"{name} has no effect on {config.task}" for name in given if config.task not in tasks]
+    return notes
 
 
 def _table(data: Any, config: Config, like: Table | None = None) -> Table:
@@ -122,6 +136,7 @@ class Record(BaseModel):
     valid_data: str | None
     data_sha256: str
     valid_sha256: str | None
+    texts_sha256: dict[str, str] = {}
     config: Config
     versions: dict[str, str]
 
@@ -132,13 +147,16 @@ def start_run(folder: Path, data: str, valid: str | None, config: Config) -> lis
     An earlier run is never written over; what cannot be started leaves nothing behind.
     """
     doing = f"creating the run folder {folder}"
+    config = _whole_paths(data, config)
     data_sha256 = _digest(data)
+    others = {name: _digest(path) for name, path in _parallel_files(data, config).items()}
     valid_sha256 = None if valid is None else _digest(valid, "valid=", "a fraction between 0 and 1, or a file")
     record = Record(
         data=str(Path(data).resolve()),
         valid_data=None if valid is None else str(Path(valid).resolve()),
         data_sha256=data_sha256,
         valid_sha256=valid_sha256,
+        texts_sha256=others,
         config=config,
         versions={name: version(name) for name in ("tidegate", "torch", "polars")}
         | {"python": platform.python_version()},
@@ -164,6 +182,22 @@ def start_run(folder: Path, data: str, valid: str | None, config: Config) -> lis
             hint="--out another place",
         ) from None
     return made
+
+
+def _parallel_files(data: str, config: Config) -> dict[str, str]:
+    """Return the options that name text files: the targets of sources that are a text file themselves."""
+    if config.task != "translate" or not is_lines(data):
+        return {}
+    named = {"target": config.target[0] if config.target else None, "valid_target": config.valid_target}
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def _whole_paths(data: str, config: Config) -> Config:
+    """Return the configuration with the paths of text files from the root: a run is resumed from anywhere."""
+    whole: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in _parallel_files(data, config).items()}
+    if "target" in whole:
+        whole["target"] = (whole["target"],)
+    return config.model_copy(update=whole)
 
 
 def _unused(folder: Path) -> bool:
@@ -197,7 +231,8 @@ def read_run(folder: Path, *, verify: bool = True) -> Record:
             got=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint="resume it with the version that started it",
         ) from None
-    for path, digest in ((record.data, record.data_sha256), (record.valid_data, record.valid_sha256)):
+    named = [(path, record.texts_sha256[name]) for name, path in _parallel_files(record.data, record.config).items()]
+    for path, digest in ((record.data, record.data_sha256), (record.valid_data, record.valid_sha256), *named):
         if verify and path is not None and _digest(path) != digest:
             raise DataError(
                 doing,
@@ -214,7 +249,7 @@ def check_same(folder: Path, data: str | None, valid: str | None, options: dict[
     stored = record.config.model_dump()
     # None is "decided from the data" where it is the default: the decision stands in the record.
     asked = {k: v for k, v in options.items() if v is not None or Config.model_fields[k].default is not None}
-    resolved = make_config({**stored, **asked}).model_dump()
+    resolved = _whole_paths(record.data, make_config({**stored, **asked})).model_dump()
     differing = {name: (value, stored[name]) for name, value in resolved.items() if value != stored[name]}
     for name, path, kept in (("data", data, record.data), ("valid", valid, record.valid_data)):
         if path is not None and str(Path(path).resolve()) != kept:
@@ -230,14 +265,14 @@ def check_same(folder: Path, data: str | None, valid: str | None, options: dict[
 
 def run(
     folder: Path, *, resume: bool, made: Sequence[Path] = (), observers: Sequence[Observer] = ()
-) -> Trained | Model:
+) -> Trained | AnyModel:
     """Train (or go on training) in a run folder; a run that is already finished returns its model.
 
     Input that cannot be trained on leaves nothing behind of what was `made` for the run (see `start_run`).
     """
     record = read_run(folder, verify=resume)
     if resume and (folder / DESCRIPTION).exists() and (folder / REPORT).exists():
-        return Model(*read_model(folder))
+        return open_model(folder)
     try:
         trained = train(
             record.data, record.config, valid=record.valid_data, run_dir=folder, resume=resume, observers=observers

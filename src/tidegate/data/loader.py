@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,18 +42,21 @@ def batch_order(
     yield from (order[at : at + batch_size] for at in starts[start:])
 
 
-class Maker(Protocol):
+Made = TypeVar("Made", covariant=True)
+
+
+class Maker(Protocol[Made]):
     """Makes the batch of the chosen items; knows how long each is."""
 
     lengths: np.ndarray
 
-    def make(self, chosen: np.ndarray) -> Batch: ...
+    def make(self, chosen: np.ndarray) -> Made: ...
 
 
-class Loader:
+class Loader(Generic[Made]):
     """Hands out the batches of an epoch, `most` items or all, from any step on. `seed` None keeps the given order."""
 
-    def __init__(self, maker: Maker, batch_size: int, seed: int | None = None, most: int | None = None) -> None:
+    def __init__(self, maker: Maker[Made], batch_size: int, seed: int | None = None, most: int | None = None) -> None:
         self.maker, self.batch_size, self.seed, self.most = maker, batch_size, seed, most
 
     @property
@@ -66,7 +69,7 @@ class Loader:
     def steps(self) -> int:
         return -(-self.items // self.batch_size)
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Made]:
         for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start, self.most):
             yield self.maker.make(chosen)
 

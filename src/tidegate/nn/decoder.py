@@ -16,7 +16,7 @@ from tidegate.nn.attention import Attention, Memory
 from tidegate.nn.inputs import check_batch_first
 from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
-from tidegate.nn.states import StackState, each_tensor, tensors_of
+from tidegate.nn.states import StackState, each_tensor, refilled, tensors_of
 from tidegate.shapes import check_lengths, zero_padding
 
 
@@ -224,8 +224,8 @@ def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:
 
     assert after.state is not None
     assert before.state is not None
-    kept = iter([choose(*pair) for pair in zip(tensors_of(after.state), tensors_of(before.state), strict=True)])
-    state = each_tensor(lambda _: next(kept), after.state)
+    pairs = zip(tensors_of(after.state), tensors_of(before.state), strict=True)
+    state = refilled(after.state, [choose(*pair) for pair in pairs])
     return after._replace(state=state, fed=None if after.fed is None else choose(after.fed, before.fed))
 
 

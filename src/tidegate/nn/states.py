@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 import torch
@@ -72,6 +72,12 @@ def each_tensor(change: Callable[[Tensor], Tensor], state: StackState) -> StackS
 def tensors_of(state: StackState) -> list[Tensor]:
     """Return every tensor of a state, in order."""
     return [state] if isinstance(state, Tensor) else [t for each in state for t in tensors_of(each)]
+
+
+def refilled(state: StackState, tensors: Iterable[Tensor]) -> StackState:
+    """Return a state of the form of `state` that holds `tensors`, as `tensors_of` gives them."""
+    each = iter(tensors)
+    return each_tensor(lambda _: next(each), state)
 
 
 def _part_each(cells: Sequence[Cell], state: StackState, x: Tensor) -> list[State | None]:

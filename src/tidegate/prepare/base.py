@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tidegate.blueprint import Blueprint
+from tidegate.blueprint import AnyBlueprint
 from tidegate.config import Config
-from tidegate.data.loader import Loader
 from tidegate.data.schema import AS_ASKED, Schema, first_values
 from tidegate.data.table import Table
 from tidegate.tasks.base import Classes
 from tidegate.tasks.network import Architecture
+from tidegate.train.loop import LoaderLike
 
 _RARELY = 0.1
 
@@ -21,10 +21,10 @@ _RARELY = 0.1
 class Prepared:
     """What the loop needs, and what was decided on the way (`notes`, in plain words)."""
 
-    blueprint: Blueprint
+    blueprint: AnyBlueprint
     config: Config
-    train: Loader
-    valid: Loader
+    train: LoaderLike
+    valid: LoaderLike
     sizes: dict[str, int]
     notes: list[str] = field(default_factory=list)
 

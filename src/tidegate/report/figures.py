@@ -128,6 +128,29 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     )
 
 
+def alignment(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> Figure:
+    """Draw attention weights [T, S]: target tokens down, source tokens across."""
+    # Tokens may repeat, and plotly would take equal names for one row: they are drawn by number and named by ticks.
+    shown = [[escape(token.strip() or "␣") for token in tokens] for tokens in (source, target)]
+    heat = {
+        "type": "heatmap", "z": plain(weights), "zmin": 0, "zmax": 1, "xgap": 1, "ygap": 1,
+        "colorscale": [[0, "rgba(47,127,214,0.04)"], [1, "rgba(47,127,214,1)"]],
+        "colorbar": {"tickformat": ".0%", "thickness": 10, "outlinewidth": 0, "len": 0.9},
+        "customdata": [[f"{t} → {s}" for s in shown[0]] for t in shown[1]],
+        "hovertemplate": "%{customdata}: %{z:.1%}<extra></extra>",
+    }  # fmt: skip
+    across, down = ({"tickvals": list(range(len(s))), "ticktext": s, "showgrid": False} for s in shown)
+    size = int(np.clip(120 + 24 * len(target), 240, 900))
+    return _figure(
+        [heat],
+        "Source",
+        "Translation",
+        size,
+        xaxis={**across, "side": "bottom"},
+        yaxis={**down, "autorange": "reversed"},
+    )
+
+
 def bars(edges: np.ndarray, counts: np.ndarray, x: str, y: str, height: int = 260) -> Figure:
     """Draw a histogram from its bin edges [n + 1] and counts [n]."""
     centre, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)

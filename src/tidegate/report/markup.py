@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -102,3 +102,7 @@ class Plots:
             f'style="height:{height}px"></div>'
             f"<figcaption>{text(caption)}</figcaption></figure>"
         )
+
+
+About = tuple[str, list[tuple[str, object]], Callable[[Plots], str]]
+"""A report's title, facts of the run, and how the sections of its own kind are made."""

@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from tidegate.data.table import ColumnInfo, Table
 from tidegate.files import write_atomically
 from tidegate.report import figures
 from tidegate.report.document import document
 from tidegate.report.markup import Cell, Plots, cards, facts, figures_of, folded, section, share, table, text
-from tidegate.report.pictures import pictures
+from tidegate.report.tables import about_table
+from tidegate.report.texts import about_text
 from tidegate.train.loop import TrainResult
 from tidegate.train.progress import kept_weights
 
@@ -21,6 +19,7 @@ _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "exact_match", "interval
 _MEANING = {
     "loss": "what training minimises",
     "accuracy": "share of right answers",
+    "perplexity": "e to the mean loss a token",
     "balanced_accuracy": "recall, averaged over classes",
     "macro_f1": "F1, averaged over classes or labels",
     "exact_match": "share with every label right",
@@ -67,15 +66,14 @@ def write_report(path: Path, trained: Trained, data: str) -> None:
 def page(trained: Trained, data: str) -> str:
     """Return the page as text."""
     plots = Plots()
-    plan = trained.model.blueprint.plan
-    title = f"{plan.task.capitalize()} of {', '.join(plan.targets)}"
+    about = about_table if trained.model.blueprint.kind == "table" else about_text
+    title, pairs, sections = about(trained.model, trained.prepared)
     body = "".join(
         [
             cards(_card(name, value) for name, value in trained.result.metrics.items()),
-            _run(trained, data),
+            section("The run", facts([("Data", Path(data).name), *pairs, *_training(trained)])),
             _learning(trained.result, plots),
-            section("On the validation part", _pictures(trained, plots)),
-            _data(trained, plots),
+            sections(plots),
             _config(trained),
             _notes(trained.notes),
         ]
@@ -91,11 +89,6 @@ def _chose(result: TrainResult) -> str:
     return ", but it chose the best epoch" if result.kept_epoch == result.best_epoch else ""
 
 
-def _pictures(trained: Trained, plots: Plots) -> str:
-    model, prepared = trained.model, trained.prepared
-    return pictures(model.network, prepared.valid, model.blueprint.task, plots)
-
-
 def _title(name: str) -> str:
     return _NAMES.get(name, name.replace("_", " ").capitalize())
 
@@ -104,29 +97,17 @@ def _card(name: str, value: float) -> tuple[str, str, str]:
     return _title(name), share(value) if name in _SHARES else figures_of(float(value)), _MEANING.get(name, "")
 
 
-def _run(trained: Trained, data: str) -> str:
-    plan, arch, result = trained.model.blueprint.plan, trained.model.blueprint.architecture, trained.result
+def _training(trained: Trained) -> list[tuple[str, object]]:
+    arch, result = trained.model.blueprint.architecture, trained.result
     weights = sum(p.numel() for p in trained.model.network.parameters())
-    source = trained.prepared.train.maker.encoded.table
     shape = [f"{arch.hidden_size} units", f"{arch.layers} layer{'s' * (arch.layers > 1)}"]
-    pairs: list[tuple[str, object]] = [
-        ("Data", Path(data).name),
-        ("Rows, sequences", f"{source.rows:,}, {len(source.ids):,}"),
+    return [
         *((k.replace("_", " ").capitalize(), f"{v:,}") for k, v in trained.prepared.sizes.items()),
-        ("Task", f"{plan.task}: {plan.reason}"),
-        ("Target", ", ".join(plan.targets)),
-        ("Sequence id", plan.id or "none"),
-        ("Time", plan.time or "none: rows in the order given"),
-        ("Input columns", f"{len(plan.inputs):,}"),
         ("Cell", f"{arch.cell}, {', '.join(shape + ['both directions'] * arch.bidirectional)}"),
         ("Weights", f"{weights:,}"),
         ("Epochs", f"{len(result.history)}; {kept_weights(result.best_epoch, result.kept_epoch)}"),
         ("Ended because", result.reason),
     ]
-    if plan.task == "forecasting":
-        task = trained.model.blueprint.task
-        pairs.insert(6, ("Horizon, look-back", f"{task.horizon:,}, {task.lookback:,} steps"))
-    return section("The run", facts(pairs))
 
 
 def _learning(result: TrainResult, plots: Plots) -> str:
@@ -161,47 +142,6 @@ def _learning(result: TrainResult, plots: Plots) -> str:
     ]
     every = folded("Every epoch in numbers", table(heads, rows, "Training loss, then validation figures"))
     return section("Learning curves", f'<div class="grid">{"".join(parts)}</div>', every)
-
-
-def _data(trained: Trained, plots: Plots) -> str:
-    source = trained.prepared.train.maker.encoded.table
-    plan = trained.model.blueprint.plan
-    rows: list[list[Cell]] = [
-        [name, _role(name, plan), _kind(info), share(info.missing / max(source.rows, 1)), plan.ignored.get(name, "")]
-        for name, info in source.columns.items()
-    ]
-    rows.sort(key=lambda row: _ROLES.index(str(row[1])))
-    columns = table(["Column", "Role", "Kind", "Missing", "Note"], rows, "Every column of the table")
-    return section("The data", _lengths(source, plots), columns)
-
-
-_ROLES = ("target", "id", "time", "input", "input, known ahead", "input, static", "ignored")
-
-
-def _role(name: str, plan: Any) -> str:
-    for role, names in (("target", plan.targets), ("id", (plan.id,)), ("time", (plan.time,)), ("ignored", plan.ignored),
-                        ("input, static", plan.static)):  # fmt: skip
-        if name in names:
-            return role
-    return "input, known ahead" if plan.task == "forecasting" and name in plan.known else "input"
-
-
-def _kind(info: ColumnInfo) -> str:
-    if info.type == "category":
-        return f"category, {len(info.levels or ()):,} values"
-    return info.type if info.width == 1 else f"{info.width} numbers a step"
-
-
-def _lengths(source: Table, plots: Plots) -> str:
-    lengths = np.diff(source.offsets)
-    least, most = int(lengths.min()), int(lengths.max())
-    if len(lengths) == 1:
-        return f"<p>One sequence of {most:,} steps.</p>"
-    if least == most:
-        return f"<p>{len(lengths):,} sequences, each of {most:,} steps.</p>"
-    counts, edges = np.histogram(lengths, bins=np.linspace(least - 0.5, most + 0.5, min(40, most - least + 1) + 1))
-    caption = f"Lengths of {len(lengths):,} sequences: {least:,} to {most:,} steps, median {np.median(lengths):,.4g}."
-    return plots.frame(figures.bars(edges, counts, "Steps", "Sequences"), caption)
 
 
 def _config(trained: Trained) -> str:

@@ -40,6 +40,10 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+Restored = tuple[Progress, dict[str, Tensor] | None, tuple[Tensor, ...] | None]
+"""Where training stands, the best weights so far, and what the last batch handed on."""
+
+
 class Checkpointer:
     """Keeps the newest state in `<run>/checkpoint`; an older one goes only when its successor is whole."""
 
@@ -59,12 +63,20 @@ class Checkpointer:
             for stale in folder.glob(f".{name}*"):
                 stale.unlink()
 
-    def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress, best: dict[str, Tensor] | None) -> None:
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        progress: Progress,
+        best: dict[str, Tensor] | None,
+        carried: tuple[Tensor, ...] | None = None,
+    ) -> None:
         """Write tensors, JSON and the epochs' lines, then the pointer that makes them the newest."""
         self.folder.mkdir(parents=True, exist_ok=True)
         flat, rest = _flatten(optimizer.state_dict())
         tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in (best or {}).items()} | {f"optimizer/{k}": v for k, v in flat.items()}
+        tensors |= {f"carried/{k}": v for k, v in enumerate(carried or ())}
         tensors |= {f"random/{k}": v for k, v in capture_random_state().items()}
         blob = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
         body = {"progress": vars(progress), "optimizer": rest, "tensors_sha256": sha256(blob), "settings": self.digest}
@@ -87,7 +99,7 @@ class Checkpointer:
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         write_atomically(self.run_dir / METRICS, lines.encode())
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor] | None] | None:
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> Restored | None:
         """Put the newest state back and return where training stands; None if there is no checkpoint yet."""
         self.sweep()
         if not (self.folder / "latest.json").exists():
@@ -124,7 +136,12 @@ class Checkpointer:
             ) from error
         restore_random_state(_under(tensors, "random/"))
         self._drop_all_but(name)
-        return Progress(**body["progress"]), _under(tensors, "best/") or None
+        carried = _under(tensors, "carried/")
+        return (
+            Progress(**body["progress"]),
+            _under(tensors, "best/") or None,
+            tuple(carried[str(k)] for k in range(len(carried))) or None,
+        )
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.errors import DataError, TidegateError
+from tidegate.train.carry import Carry
 
 
 def predictions(model: nn.Module, loader: Any) -> Iterator[tuple[Any, Tensor]]:
     """Yield every batch, on the model's device, with its prediction; the model is left in evaluation mode."""
     device = next(model.parameters()).device
     model.eval()
+    carry = Carry(model)
     for batch in loader.batches(0):
         with torch.inference_mode():
             there = batch if device.type == "cpu" else batch.to(device)
-            prediction = model(there)
+            prediction = carry(model, there)
         yield there, prediction
 
 

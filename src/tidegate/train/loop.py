@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tidegate.errors import ConfigError, DataError, TidegateError
 from tidegate.files import canonical_json, sha256
+from tidegate.train.carry import Carry
 from tidegate.train.checkpoint import Checkpointer, Progress, copied
 from tidegate.train.clip import clip_gradients
 from tidegate.train.evaluation import evaluate
@@ -67,6 +68,7 @@ class _Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.grad_norm: Tensor | None = None
+        self.carry, self.share = Carry(model), 1.0
         self.weights = list(model.parameters())
 
     def train_epoch(self, loader: LoaderLike, checkpointer: Checkpointer | None) -> float:
@@ -81,7 +83,9 @@ class _Trainer:
         self.model.train()
         for batch in loader.batches(progress.epoch, progress.step):
             at = progress.epoch * loader.steps + progress.step
-            set_rates(self.optimizer, factor * rate_factor(at, total, settings))
+            # A longer window of a text takes a longer step.
+            self.share = getattr(batch, "share", 1.0)
+            set_rates(self.optimizer, factor * self.share * rate_factor(at, total, settings))
             loss, n = self.step(batch if self.device.type == "cpu" else batch.to(self.device))
             loss_sum += loss
             count += n
@@ -93,7 +97,7 @@ class _Trainer:
                 progress.loss_sum, progress.count = float(loss_sum), int(count)
                 self.refuse_loss(progress.loss_sum)
                 self.refuse_weights()
-                checkpointer.save(self.model, self.optimizer, progress, self.best)
+                checkpointer.save(self.model, self.optimizer, progress, self.best, self.carry.state)
                 saved = time.monotonic()
         self.refuse_loss(float(loss_sum))
         self.refuse_weights()
@@ -109,7 +113,7 @@ class _Trainer:
 
     def step(self, batch: Any) -> tuple[Tensor, Tensor | int]:
         """Do one optimizer step on the mean loss; return the sum of losses and their count."""
-        loss, n = self.model.loss(batch, self.prepared(batch))
+        loss, n = self.model.loss(batch, self.carry(self.prepared, batch))
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1)))
         self.grad_norm = clip_gradients(self.weights, self.settings, self.progress.norms)
@@ -143,7 +147,7 @@ class _Trainer:
         best = value < (math.inf if progress.best_value is None else progress.best_value)
         if best:
             progress.best_value, progress.best_epoch, self.best = value, progress.epoch, copied(self.model)
-        rate = float(self.optimizer.param_groups[0]["lr"])
+        rate = float(self.optimizer.param_groups[0]["lr"]) / self.share
         row = {"epoch": progress.epoch, "train_loss": train_loss, "lr": rate}
         progress.history.append(row | {f"valid_{k}": v for k, v in metrics.items()})
         norm = None if self.grad_norm is None else float(self.grad_norm)
@@ -187,7 +191,8 @@ def fit(
     digest = sha256(canonical_json(settings.model_dump(mode="json", exclude={"checkpoint_every_seconds"})))
     checkpointer = Checkpointer(run_dir, digest) if run_dir else None
     if resume and checkpointer and (state := checkpointer.restore(model, trainer.optimizer)):
-        trainer.progress, trainer.best = state
+        trainer.progress, trainer.best, carried = state
+        trainer.carry.state = carried and tuple(each.to(trainer.device) for each in carried)
     elif checkpointer:
         checkpointer.clear()
     progress, announcer = trainer.progress, trainer.announcer
@@ -200,7 +205,7 @@ def fit(
             metrics = evaluate(model, valid, doing)[0] if valid is not None else {}
             trainer.judge(train_loss, metrics, time.monotonic() - start)
             if checkpointer:
-                checkpointer.save(model, trainer.optimizer, progress, trainer.best)
+                checkpointer.save(model, trainer.optimizer, progress, trainer.best, trainer.carry.state)
         kept = trainer.keep()
     except BaseException as error:  # noqa: BLE001 - it is raised again, whatever the observers do
         # Observers that hold the terminal must let it go, whatever ended the training.

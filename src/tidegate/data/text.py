@@ -1,0 +1,175 @@
+"""Texts: documents of a file, of a list or of a column, read again and again in pieces of bounded size."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+import polars as pl
+
+from tidegate.data.source import SUFFIXES, Source, open_source
+from tidegate.errors import DataError
+
+_PIECE_CHARACTERS = 1 << 20
+_READERS = "a .txt file (one document), a table with a column of texts, or a list of texts"
+
+
+class Piece(NamedTuple):
+    """Some text of a document, and whether the document ends with it."""
+
+    text: str
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in order, which `pieces` reads from the start whenever it is called."""
+
+    name: str
+    pieces: Callable[[], Iterator[Piece]]
+
+    def sizes(self) -> np.ndarray:
+        """Return the characters of each document, [N]."""
+        sizes, now = [], 0
+        for piece in self.pieces():
+            now += len(piece.text)
+            if piece.ends:
+                sizes.append(now)
+                now = 0
+        return np.array(sizes, np.int64)
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text of every piece."""
+        return (piece.text for piece in self.pieces())
+
+    def only(self, chosen: np.ndarray) -> Corpus:
+        """Return the documents whose numbers are in `chosen`, in their own order."""
+        wanted = set(chosen.tolist())
+
+        def pieces() -> Iterator[Piece]:
+            number = 0
+            for piece in self.pieces():
+                if number in wanted:
+                    yield piece
+                number += piece.ends
+
+        return Corpus(self.name, pieces)
+
+    def between(self, start: int, stop: int | None = None) -> Corpus:
+        """Return the characters from `start` to before `stop` of all documents together; what is cut off has no end."""
+
+        def pieces() -> Iterator[Piece]:
+            at = 0
+            for text, ends in self.pieces():
+                low, high = max(start - at, 0), len(text) if stop is None else min(stop - at, len(text))
+                if low < high:
+                    yield Piece(text[low:high], ends and high == len(text))
+                at += len(text)
+
+        return Corpus(self.name, pieces)
+
+
+def open_corpus(data: Any, column: str | None = None) -> Corpus:
+    """Return the documents of a text file, of `column` of a table (missing ones left out), or of a list of texts.
+
+    Files are UTF-8, compressed where they end in .gz; every end of line is read as a newline. Raises `DataError`
+    naming file, row or place for what cannot be read as text.
+    """
+    if isinstance(data, Corpus):
+        return data
+    if isinstance(data, str | os.PathLike) and not str(data).lower().endswith(SUFFIXES):
+        path = Path(data)
+        _refuse_no_file(path)
+        return Corpus(path.name, lambda: _file_pieces(path))
+    if isinstance(data, list | tuple | np.ndarray):
+        texts = check_texts(data, "reading texts")
+        return Corpus("texts", lambda: (Piece(text, True) for text in texts))
+    source = open_source(data, kinds={} if column is None else {column: "text"})
+    name = text_column(source, column)
+    return Corpus(source.name, lambda: _column_pieces(source, name))
+
+
+def check_texts(texts: Sequence[Any] | np.ndarray, doing: str) -> list[str]:
+    """Return a list of texts, or raise `DataError` naming the first entry that is none."""
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(
+                f"{doing}, entry {number}", expected="a text", got=f"{type(text).__name__}: {text!r}"[:80],
+                hint="a list of str",
+            )  # fmt: skip
+    return [str(text) for text in texts]
+
+
+def read_lines(data: Any) -> list[str]:
+    """Return the lines of a text file, or the texts of a list."""
+    if isinstance(data, str | os.PathLike):
+        path = Path(data)
+        _refuse_no_file(path)
+        return "".join(piece.text for piece in _file_pieces(path)).splitlines()
+    return check_texts(data, "reading texts")
+
+
+def text_column(source: Source, column: str | None, besides: str | None = None) -> str:
+    """Return the column of texts that is meant: the one named, or else the only one there is `besides` another."""
+    found = [name for name, dtype in source.columns.items() if dtype == pl.String and name != besides]
+    if column is None and len(found) == 1:
+        return found[0]
+    if column not in source.columns:
+        raise DataError(
+            f"reading texts of {source.name}", expected="the name of a column of texts",
+            got=f"{column!r}" if column else f"none, and columns {list(source.columns)}",
+            hint=f"one of {found or list(source.columns)}",
+        )  # fmt: skip
+    return str(column)
+
+
+def column_texts(source: Source, column: str) -> pl.Series:
+    """Return a column as texts, missing ones as null."""
+    return pl.concat([frame[column] for frame in source.chunks([column])]).cast(pl.String)
+
+
+def _column_pieces(source: Source, column: str) -> Iterator[Piece]:
+    for frame in source.chunks([column]):
+        yield from (Piece(text, True) for text in frame[column].cast(pl.String) if text is not None)
+
+
+def _refuse_no_file(path: Path) -> None:
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "nothing there"
+        raise DataError(
+            f"reading {str(path)[:80]!r}", expected=_READERS, got=got, hint="check the path; [text] for a text itself"
+        )
+
+
+def _file_pieces(path: Path) -> Iterator[Piece]:
+    """Read a file piece by piece, cut after a line where there is one in the piece, or else after a space."""
+    try:
+        with _opened(path) as file:
+            rest = ""
+            while read := file.read(_PIECE_CHARACTERS):
+                text = rest + read
+                cut = max(text.rfind("\n"), -1) + 1 or text.rfind(" ") + 1 or len(text)
+                rest = text[cut:]
+                yield Piece(text[:cut], False)
+            yield Piece(rest, True)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"reading {path.name}", expected="UTF-8 text",
+            got=f"the byte 0x{error.object[error.start]:02x}: {error.reason}",
+            hint="convert it: iconv -f latin1 -t utf-8",
+        ) from None  # fmt: skip
+    except (OSError, EOFError) as error:
+        raise DataError(
+            f"reading {path.name}", expected="a readable file", got=str(error), hint="check the file"
+        ) from None
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")

@@ -1,0 +1,56 @@
+"""What each word of a translation looked at, as pictures on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tidegate.files import write_atomically
+from tidegate.report import figures
+from tidegate.report.document import document
+from tidegate.report.markup import Plots, section
+
+MOST = 20
+"""Pictures on a page: each takes a screen."""
+
+
+class Aligned(Protocol):
+    """A translation with the weights [T, S] of its tokens over those of its source."""
+
+    @property
+    def source(self) -> list[str]: ...
+    @property
+    def target(self) -> list[str]: ...
+    @property
+    def weights(self) -> np.ndarray: ...
+
+
+def write_alignments(path: Path, alignments: Sequence[Aligned]) -> None:
+    """Write a page with a picture of each alignment, whole or not at all."""
+    write_atomically(path, alignments_page(alignments).encode(errors="backslashreplace"))
+
+
+def alignments_page(alignments: Sequence[Aligned]) -> str:
+    """Return the page as text."""
+    plots = Plots()
+    lead = (
+        "Each row is a token of the translation, each column one of the source; the darker, the more it looked there."
+    )
+    return document("Attention – Tidegate", "Attention", lead, alignment_sections(alignments, plots), plots)
+
+
+def alignment_sections(alignments: Sequence[Aligned], plots: Plots) -> str:
+    """Return a section for each alignment: the translation, and its picture."""
+    return "".join(
+        section(
+            "".join(each.target).strip() or "(nothing)",
+            plots.frame(
+                figures.alignment(each.weights, each.source, each.target),
+                f"From: {''.join(each.source).strip()}",
+            ),
+        )
+        for each in alignments
+    )

@@ -1,0 +1,198 @@
+"""Trained models that write text: language models and translators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+
+from tidegate.data.loader import Loader
+from tidegate.data.pairs import PairMaker, open_pairs, open_sources, padded
+from tidegate.data.streams import Streams
+from tidegate.data.text import open_corpus
+from tidegate.data.tokens import encode_corpus
+from tidegate.data.vocabulary import END, UNKNOWN
+from tidegate.errors import ConfigError
+from tidegate.nn.beam import Penalties
+from tidegate.nn.decode import Draw, Written, write
+from tidegate.nn.decoder import Decoding
+from tidegate.tasks.bleu import bleu
+from tidegate.tasks.language import LanguageBlueprint, LanguageNetwork
+from tidegate.tasks.translation import TranslationBlueprint, TranslationNetwork
+from tidegate.train.evaluation import evaluate
+from tidegate.trained import TrainedModel
+
+_WINDOW, _BATCH = 256, 64
+
+
+class TextGenerator(TrainedModel[LanguageBlueprint]):
+    """A trained language model: `generate` writes on from a prompt, `evaluate` scores a text."""
+
+    network: LanguageNetwork
+
+    def __repr__(self) -> str:
+        vocabulary = self.blueprint.vocabulary
+        return f"TextGenerator({vocabulary.size:,} {vocabulary.unit}s: {self._described()})"
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        length: int = 200,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Return `prompt` and up to `length` tokens that follow it, drawn one after the other.
+
+        Writing ends early where a document would. `temperature` 0 takes the likeliest token each time; see `nn.Draw`
+        for the others. The same `seed` gives the same text. Raises `ConfigError` for numbers that cannot be.
+        """
+        draw = Draw(temperature, top_k, top_p)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        vocabulary, decoder = self.blueprint.vocabulary, self.network.decoder
+        read = [END, *vocabulary.encode(prompt).tolist()]
+        self.notes = _unknown(read.count(UNKNOWN), len(read) - 1)
+        tokens = torch.tensor([read])
+        self.network.eval()
+        with torch.inference_mode():
+            before = decoder(tokens[:, :-1])[2] if len(read) > 1 else Decoding()
+            written = write(decoder, tokens[:, -1], before, steps=length, end=END, draw=draw, generator=generator)
+        whole = vocabulary.decode([*read, *_rows(written)[0]])
+        return prompt + whole[len(vocabulary.decode(read)) :]
+
+    def evaluate(self, data: Any, *, start: Any = None) -> dict[str, float]:
+        """Return the figures of a text, read from its first token to its last as one stream.
+
+        `loss` is nats a token, `bits_per_character` compares models of different vocabularies. `data` is a .txt file,
+        a list of texts, or a table with a column of texts. Raises `DataError` where it is none.
+        """
+        _no_start(start)
+        column = self.blueprint.column
+        row = encode_corpus(open_corpus(data, column), self.blueprint.vocabulary)
+        figures, _ = evaluate(self.network, Streams(row, 1, _WINDOW), "evaluating a text")
+        nats = figures["loss"] * (row.count - 1)
+        return {**figures, "bits_per_character": nats / math.log(2) / row.characters}
+
+    def predict(self, data: Any) -> pl.DataFrame:
+        """Refuse: a language model writes on from a prompt."""
+        raise ConfigError(
+            "predicting with a language model", expected="a prompt to write on from", got=f"data {data!r}"[:80],
+            hint='generate("Once"), or tidegate generate RUN --prompt "Once"',
+        )  # fmt: skip
+
+
+class Alignment(NamedTuple):
+    """What each token of a translation looked at: weights [T, S] over the source's tokens, each row summing to 1."""
+
+    source: list[str]
+    target: list[str]
+    weights: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Draw the weights as a picture on an HTML page."""
+        from tidegate.report.alignment import write_alignments
+
+        write_alignments(Path(path), [self])
+
+
+class TextTranslator(TrainedModel[TranslationBlueprint]):
+    """A trained translator: `translate` writes the target of each source, `evaluate` scores pairs."""
+
+    network: TranslationNetwork
+
+    def __repr__(self) -> str:
+        source, target = self.blueprint.columns
+        return f"TextTranslator({source} to {target}: {self._described()})"
+
+    def translate(self, texts: Any, *, beam: int = 5, length_penalty: float = 0.6, coverage: float = 0.0) -> list[str]:
+        """Return the translation of each text of a list, of each line of a text file, or of a column of a table.
+
+        `beam` hypotheses are kept at each step; 1 takes the likeliest token each time. `length_penalty` and `coverage`
+        are those of `nn.Penalties`. A text without a token is translated as "". Raises `DataError` for what is no
+        text, `ConfigError` for numbers that cannot be.
+        """
+        if isinstance(texts, str) and not Path(texts).is_file():
+            texts = [texts]
+        sources = self._encoded(open_sources(texts, self.blueprint.columns[0]))
+        out = [""] * len(sources)
+        order = sorted((i for i, tokens in enumerate(sources) if len(tokens)), key=lambda i: len(sources[i]))
+        for at in range(0, len(order), _BATCH):
+            chosen = order[at : at + _BATCH]
+            written = self._written([sources[i] for i in chosen], beam, Penalties(length_penalty, coverage))
+            for i, tokens in zip(chosen, _rows(written), strict=True):
+                out[i] = self.blueprint.target.decode(tokens)
+        return out
+
+    def predict(self, data: Any) -> pl.DataFrame:
+        """Return each source beside its translation."""
+        sources = open_sources(data, self.blueprint.columns[0])
+        return pl.DataFrame(dict(zip(self.blueprint.columns, (sources, self.translate(sources)), strict=True)))
+
+    def evaluate(self, data: Any, target: Any = None, *, start: Any = None, beam: int = 5) -> dict[str, float]:
+        """Return the figures of pairs: `loss` in nats a token given the truth before it, and BLEU of translations.
+
+        `data` and `target` are what `tg.fit` took: a table, or texts and their translations line by line. BLEU is
+        sacreBLEU's with its default signature, 0 to 100.
+        """
+        _no_start(start)
+        plan = self.blueprint
+        pairs = open_pairs(data, plan.columns[1] if target is None else target, plan.columns[0])
+        loader = Loader(PairMaker(pairs, plan.source, plan.target), _BATCH)
+        figures, _ = evaluate(self.network, loader, f"evaluating on {pairs.name}")
+        return {**figures, "bleu": bleu(self.translate(pairs.sources, beam=beam), pairs.targets)}
+
+    def align(self, text: str, *, beam: int = 5) -> Alignment:
+        """Translate a text and return what each token of the translation attended to.
+
+        Raises `ConfigError` where the translator has no attention.
+        """
+        plan, source = self.blueprint, self._encoded([text])[0]
+        if plan.attention is None:
+            raise ConfigError(
+                "aligning a translation", expected="a translator with attention", got="attention=None",
+                hint='train with attention="general"',
+            )  # fmt: skip
+        written = self._written([source], beam, Penalties(0.6))
+        assert written.weights is not None
+        return Alignment(
+            plan.source.pieces(source), plan.target.pieces(_rows(written)[0]), written.weights[0].double().numpy()
+        )
+
+    def draw(self, path: str | Path, texts: Sequence[str], *, beam: int = 5) -> None:
+        """Draw the alignments of the first translations of `texts` on an HTML page."""
+        from tidegate.report.alignment import MOST, write_alignments
+
+        write_alignments(Path(path), [self.align(text, beam=beam) for text in texts[:MOST]])
+
+    def _encoded(self, texts: Sequence[str]) -> list[np.ndarray]:
+        encoded = [self.blueprint.source.encode(text) for text in texts]
+        self.notes = _unknown(sum(int((each == UNKNOWN).sum()) for each in encoded), sum(map(len, encoded)))
+        return encoded
+
+    def _written(self, sources: Sequence[np.ndarray], beam: int, penalties: Penalties) -> Written:
+        source, lengths = padded(sources, END)
+        steps = self.blueprint.most_steps(source.shape[1])
+        model = self.network.model
+        if beam == 1:
+            return model.write(source, steps=steps, lengths=lengths)
+        return model.search(source, steps=steps, lengths=lengths, width=beam, penalties=penalties).best()
+
+
+def _rows(written: Written) -> list[list[int]]:
+    return [row[:length] for row, length in zip(written.tokens.tolist(), written.lengths.tolist(), strict=True)]
+
+
+def _unknown(count: int, tokens: int) -> list[str]:
+    return [f"{count} of {tokens} tokens were not seen in training"] if count else []
+
+
+def _no_start(start: Any) -> None:
+    if start is not None:
+        raise ConfigError("evaluating a text", expected="no start=: it is for forecasts", got=repr(start))
