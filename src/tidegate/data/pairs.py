@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tidegate.data.batch import IGNORED
-from tidegate.data.source import SUFFIXES, open_source
-from tidegate.data.text import column_texts, read_lines, text_column
+from tidegate.data.source import SUFFIXES
+from tidegate.data.text import column_texts, open_columns, read_lines, text_column
 from tidegate.data.vocabulary import END, Vocabulary
 from tidegate.errors import DataError
 
@@ -52,7 +52,7 @@ def open_pairs(data: Any, target: Any, source: str | None = None) -> Pairs:
             )  # fmt: skip
         name = os.path.basename(data) if isinstance(data, str | os.PathLike) else "texts"
         return _paired(name, read_lines(data), read_lines(target), ("source", "target"))
-    table = open_source(data, kinds={name: "text" for name in (source, target) if name is not None})
+    table = open_columns(data, source, target)
     column = text_column(table, target)
     names = (text_column(table, source, besides=column), column)
     sources, targets = (column_texts(table, name).fill_null("").to_list() for name in names)
@@ -63,7 +63,7 @@ def open_sources(data: Any, column: str | None = None) -> list[str]:
     """Return texts to translate: the lines of a text file, a list, or a column of a table (missing ones as "")."""
     if is_lines(data):
         return read_lines(data)
-    table = open_source(data, kinds={} if column is None else {column: "text"}, must_have=False)
+    table = open_columns(data, column, must_have=False)
     return column_texts(table, text_column(table, column)).fill_null("").to_list()
 
 

@@ -89,7 +89,7 @@ def open_corpus(data: Any, column: str | None = None) -> Corpus:
     if isinstance(data, list | tuple | np.ndarray):
         texts = check_texts(data, "reading texts")
         return Corpus("texts", lambda: (Piece(text, True) for text in texts))
-    source = open_source(data, kinds={} if column is None else {column: "text"})
+    source = open_columns(data, column)
     name = text_column(source, column)
     return Corpus(source.name, lambda: _column_pieces(source, name))
 
@@ -112,6 +112,13 @@ def read_lines(data: Any) -> list[str]:
         _refuse_no_file(path)
         return "".join(piece.text for piece in _file_pieces(path)).splitlines()
     return check_texts(data, "reading texts")
+
+
+def open_columns(data: Any, *columns: str | None, must_have: bool = True) -> Source:
+    """Open a table whose `columns`, those that are named, hold texts, whatever they look like."""
+    source = open_source(data, must_have=must_have)
+    odd = [name for name in columns if name in source.columns and source.columns[name] != pl.String]
+    return open_source(data, kinds=dict.fromkeys(odd, "text"), must_have=must_have) if odd else source
 
 
 def text_column(source: Source, column: str | None, besides: str | None = None) -> str:
@@ -153,9 +160,11 @@ def _file_pieces(path: Path) -> Iterator[Piece]:
             rest = ""
             while read := file.read(_PIECE_CHARACTERS):
                 text = rest + read
-                cut = max(text.rfind("\n"), -1) + 1 or text.rfind(" ") + 1 or len(text)
+                whole = len(text) if len(text) > 2 * _PIECE_CHARACTERS else 0
+                cut = text.rfind("\n") + 1 or text.rfind(" ") + 1 or whole
                 rest = text[cut:]
-                yield Piece(text[:cut], False)
+                if cut:
+                    yield Piece(text[:cut], False)
             yield Piece(rest, True)
     except UnicodeDecodeError as error:
         raise DataError(

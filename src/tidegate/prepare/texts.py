@@ -92,7 +92,7 @@ def prepare_pairs(data: Any, config: Config, valid: Any) -> Prepared:
         input_feeding=config.input_feeding,
         label_smoothing=config.label_smoothing,
         scheduled_sampling=config.scheduled_sampling,
-        sampling_pace=config.sampling_pace,
+        sampling_pace=_pace(config, len(part.sources)),
         longest=float(np.quantile(ratios, 0.99)) + 0.5,
     )
     return Prepared(
@@ -112,6 +112,16 @@ def prepare_pairs(data: Any, config: Config, valid: Any) -> Prepared:
 
 def _embedding(config: Config) -> dict[str, Any]:
     return {"embedding_size": config.embedding_size, "tied": config.tied}
+
+
+def _pace(config: Config, pairs: int) -> float | None:
+    """Return the pace of scheduled sampling: unless it is given, the linear one ends with training."""
+    if config.scheduled_sampling in (None, "linear") or config.sampling_pace is not None:
+        return config.sampling_pace or float(config.epochs * -(-pairs // config.batch_size))
+    raise ConfigError(
+        f"preparing {config.scheduled_sampling} scheduled sampling", expected="sampling_pace=", got="none",
+        hint="exponential: 0.9999 a step; inverse_sigmoid: 1000; or linear, which needs none",
+    )  # fmt: skip
 
 
 def _parts(corpus: Corpus, config: Config) -> tuple[Corpus, Corpus]:

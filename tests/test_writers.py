@@ -1,0 +1,177 @@
+"""Language models and translators: in Python, as estimators and on the command line (D5, D6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from sklearn.base import clone
+
+import tidegate as tg
+from tidegate.cli import main
+from tidegate.config import TEXT_TASKS, make_config
+from tidegate.errors import ConfigError, DataError, InputError
+from tidegate.writers import TextGenerator
+
+VERSE = "how much wood would a woodchuck chuck if a woodchuck could chuck wood? "
+SMALL: dict[str, Any] = {"hidden_size": 32, "epochs": 12, "batch_size": 4, "bptt_steps": 24, "lr": 2e-2, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def model() -> TextGenerator:
+    return tg.LanguageModel(**SMALL).fit([VERSE * 40]).model_
+
+
+def test_what_repeats_is_written_on(model: TextGenerator) -> None:
+    assert model.generate("how much w", length=40, temperature=0) == (VERSE * 2)[:50]
+    figures = model.evaluate([VERSE * 5])
+    assert figures["perplexity"] < 1.4
+    assert figures["loss"] > 0
+    assert figures["bits_per_character"] == pytest.approx(figures["loss"] / 0.6931, rel=0.02)
+
+
+def test_the_same_seed_writes_the_same(model: TextGenerator, tmp_path: Path) -> None:
+    model.save(tmp_path / "m")
+    again: Any = tg.load(tmp_path / "m")
+    first = model.generate("a", length=50, temperature=1.5, seed=1)
+    assert first == again.generate("a", length=50, temperature=1.5, seed=1)
+    assert first != model.generate("a", length=50, temperature=1.5, seed=2)
+    assert first.startswith("a")
+    assert again.generate("", length=3, seed=0) == model.generate("", length=3, seed=0)
+    assert "TextGenerator(" in repr(again)
+
+
+def test_an_unseen_character_is_noted_and_kept(model: TextGenerator) -> None:
+    assert model.generate("é", length=2, seed=0).startswith("é")
+    assert model.notes == ["1 of 1 tokens were not seen in training"]
+
+
+@pytest.mark.parametrize("unit", ["character", "word", "subword"])
+def test_every_unit_learns_and_is_saved(unit: str, tmp_path: Path) -> None:
+    fitted = tg.LanguageModel(unit=unit, **SMALL | {"epochs": 2}, vocabulary_size=300).fit([VERSE * 30, VERSE * 4])
+    fitted.model_.save(tmp_path / "m")
+    again: Any = tg.load(tmp_path / "m")
+    assert again.generate("a wood", length=9, seed=3) == fitted.generate("a wood", length=9, seed=3)
+    assert fitted.score([VERSE]) == -again.evaluate([VERSE])["loss"]
+
+
+def test_numbers_that_cannot_be_and_data_that_is_none(model: TextGenerator) -> None:
+    with pytest.raises(ConfigError, match="temperature at least 0"):
+        model.generate(temperature=-1)
+    with pytest.raises(ConfigError, match=r"predicting with a language model; .* generate\(\"Once\"\)"):
+        model.predict([VERSE])
+    with pytest.raises(DataError, match="got nothing there"):
+        model.evaluate("no such file.txt")
+    with pytest.raises(ConfigError, match="expected layers that run forward"):
+        tg.fit([VERSE], task="generate", bidirectional=True)
+    with pytest.raises(ConfigError, match="preparing exponential scheduled sampling; expected sampling_pace="):
+        tg.Translator(scheduled_sampling="exponential", unit="word").fit(["a", "b", "c"], ["x", "y", "z"])
+    with pytest.raises(InputError, match="at least 2 sequences"):
+        tg.Translator(unit="word").fit(["a"], ["b"])
+
+
+@pytest.mark.parametrize(("task", "kind"), [("generate", tg.LanguageModel), ("translate", tg.Translator)])
+def test_estimators_have_the_defaults_of_their_task(task: str, kind: Any) -> None:
+    estimator = kind()
+    assert clone(estimator).get_params() == estimator.get_params()
+    options = {k: v for k, v in estimator.get_params().items() if k != "verbose"}
+    assert make_config({**options, "task": task}) == make_config({"task": task})
+    assert TEXT_TASKS[task].items() <= options.items()
+
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def tidegate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Run the command line in an empty folder; return exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["tidegate", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        return (0 if code is None else int(code)), said.out, said.err
+
+    return run
+
+
+FEW = ["--hidden-size", "8", "--epochs", "2", "--batch-size", "4"]
+
+
+def test_a_text_file_from_training_to_writing(tidegate: Callable[..., Outcome]) -> None:
+    Path("verse.txt").write_text(VERSE * 20)
+    code, out, _ = tidegate("train", "verse.txt", "--task", "generate", "--out", "run", *FEW, "--json")
+    assert code == 0
+    assert {"run", "loss", "perplexity", "accuracy"} == json.loads(out).keys()
+    code, out, _ = tidegate("generate", "run", "--prompt", "how", "--length", "12", "--seed", "1")
+    assert code == 0
+    assert out.startswith("how")
+    assert tidegate("generate", "run", "--prompt", "how", "--length", "12", "--seed", "1")[1] == out
+    code, out, _ = tidegate("evaluate", "run", "verse.txt", "--json")
+    assert {"loss", "perplexity", "accuracy", "bits_per_character"} == json.loads(out).keys()
+    assert "What it writes" in Path("run/report.html").read_text()
+    assert tidegate("train", "--resume", "run", "--quiet")[0] == 0
+    code, _, said = tidegate("translate", "run", "verse.txt")
+    assert code == 2
+    assert "expected a model trained with --task translate; got TextGenerator" in said
+
+
+def test_parallel_files_from_training_to_translations(tidegate: Callable[..., Outcome]) -> None:
+    Path("a.de").write_text("ein Hund\neine Katze\nein Mann\nzwei Hunde\n" * 5)
+    Path("a.en").write_text("a dog\na cat\na man\ntwo dogs\n" * 5)
+    words = ["train", "a.de", "--target", "a.en", "--task", "translate", "--set", "unit=word", "--out", "run"]
+    code, _, said = tidegate(*words, *FEW, "--valid", "a.de", "--set", "valid_target=a.en")
+    assert code == 0, said
+    code, out, _ = tidegate("translate", "run", "a.de", "--alignment", "page.html", "--beam", "2")
+    assert code == 0
+    assert len(out.splitlines()) == 20
+    assert "Attention" in Path("page.html").read_text()
+    assert tidegate("translate", "run", "a.de", "-o", "out.en", "--beam", "2")[0] == 0
+    assert Path("out.en").read_text() == out
+    code, out, _ = tidegate("evaluate", "run", "a.de", "--target", "a.en", "--json")
+    assert {"loss", "perplexity", "accuracy", "bleu"} == json.loads(out).keys()
+    page = Path("run/report.html").read_text()
+    assert "Translation of source to target" in page
+    assert "zwei Hunde" in page
+    assert tidegate("train", "--resume", "run", "--target", "a.en", "--quiet")[0] == 0
+    Path("a.en").write_text("changed\n" * 20)
+    code, _, said = tidegate("train", "--resume", "run")
+    assert code == 2
+    assert "a.en as it was when the run started" in said
+
+
+def test_two_columns_of_a_table(tidegate: Callable[..., Outcome]) -> None:
+    pairs = {"de": ["ein Hund", "eine Katze", "ein Mann", None], "en": ["a dog", "a cat", "a man", "x"]}
+    pl.DataFrame(pairs).write_csv("p.csv")
+    words = ["train", "p.csv", "--target", "en", "--task", "translate", "--set", "unit=word", "--out", "run"]
+    code, _, said = tidegate(*words, *FEW)
+    assert code == 0
+    assert "1 pairs lack a text and are left out" in said
+    assert tidegate("predict", "run", "p.csv", "-o", "o.csv")[0] == 0
+    assert pl.read_csv("o.csv").columns == ["de", "en"]
+    assert pl.read_csv("o.csv").height == 4
+
+
+def test_options_without_effect_and_missing_files_are_told(tidegate: Callable[..., Outcome]) -> None:
+    Path("verse.txt").write_text(VERSE * 5)
+    words = ["train", "verse.txt", "--task", "generate", *FEW, "--set", "input_feeding=true", "--horizon", "3"]
+    said = tidegate(*words, "--out", "run")[2]
+    assert "note: horizon has no effect on generate" in said
+    assert "note: input_feeding has no effect on generate" in said
+    code, _, said = tidegate("train", "verse.txt", "--task", "translate", "--target", "no.en", "--out", "other")
+    assert code == 2
+    assert "no.en'; expected a file; got nothing there" in said
+    assert not Path("other").exists()
+    code, _, said = tidegate("train", "verse.txt", "--task", "translate", "--out", "other", "--set", "unit=word")
+    assert code == 2
+    assert "expected the targets too; got sources alone" in said
+    assert not Path("other").exists()
