@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 import torch
 
 import tidegate as tg
@@ -63,7 +64,6 @@ def test_an_alignment_sums_to_one_and_looks_at_the_verb_first(model: TextTransla
 
 
 def test_bleu_is_the_one_of_sacrebleu() -> None:
-    sacrebleu = pytest.importorskip("sacrebleu")
     guesses = ["The cat sat on the mat today.", "A man (tall) runs, quickly!", "It's 3.5 metres of well-made rope"]
     truths = ["The cat sat on a mat today.", "A tall man runs quickly!", "It is 3.5 metres of well-made rope"]
     assert bleu(guesses, truths) == pytest.approx(sacrebleu.corpus_bleu(guesses, [truths]).score, abs=1e-3)

@@ -99,6 +99,23 @@ def rate_curve(rates: Sequence[float], losses: Sequence[float], suggested: float
     return _figure([line], "Learning rate", "Loss", xaxis=axis, shapes=[] if suggested is None else [mark])
 
 
+def over_lengths(lines: Mapping[str, Sequence[float | None]], lengths: Sequence[int]) -> Figure:
+    """Draw mebibytes over the length of a text, both on logarithmic axes."""
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": escape(name),
+            "x": list(lengths),
+            "y": [None if value is None else max(value, 1.0) for value in values],
+            "line": {"color": colour, "width": 2},
+        }
+        for (name, values), colour in zip(lines.items(), _COLOURS, strict=False)
+    ]
+    log = {"type": "log", "exponentformat": "SI"}
+    return _figure(data, "Tokens", "MiB", 360, xaxis=log, yaxis={**log, "rangemode": "tozero"})
+
+
 def most_frequent(matrix: np.ndarray) -> np.ndarray:
     """Return the indices of the classes that are drawn, in order: all, or the most frequent ones of many."""
     return np.sort(np.argsort(-matrix.sum(1), kind="stable")[:MOST_CLASSES])
