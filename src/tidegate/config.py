@@ -20,7 +20,7 @@ TEXT_TASKS: dict[str, dict[str, Any]] = {
     },
     "translate": {
         "hidden_size": 384, "dropout": 0.3, "epochs": 12, "batch_size": 64, "lr": 2e-3, "patience": 3, "valid": 0.05,
-        "unit": "subword", "label_smoothing": 0.1,
+        "unit": "subword", "vocabulary_size": 4_000, "label_smoothing": 0.1,
     },
 }  # fmt: skip
 """Tasks on texts, and the defaults that suit them better than those of tables."""

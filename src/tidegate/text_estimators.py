@@ -69,6 +69,7 @@ class Translator(_Writer):
     hidden_size: int = 384
     _: KW_ONLY
     unit: str = "subword"
+    vocabulary_size: int | None = 4_000
     dropout: float = 0.3
     epochs: int = 12
     batch_size: int = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,13 +113,13 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         return f"TextTranslator({source} to {target}: {self._described()})"
 
     def translate(self, texts: Any, *, beam: int = 5, length_penalty: float = 0.6, coverage: float = 0.0) -> list[str]:
-        """Return the translation of each text of a list, of each line of a text file, or of a column of a table.
+        """Return the translations of a text, of a list of them, of the lines of a text file, or of a table's column.
 
         `beam` hypotheses are kept at each step; 1 takes the likeliest token each time. `length_penalty` and `coverage`
         are those of `nn.Penalties`. A text without a token is translated as "". Raises `DataError` for what is no
         text, `ConfigError` for numbers that cannot be.
         """
-        if isinstance(texts, str) and not Path(texts).is_file():
+        if isinstance(texts, str) and not os.path.isfile(texts):
             texts = [texts]
         sources = self._encoded(open_sources(texts, self.blueprint.columns[0]))
         out = [""] * len(sources)

@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pandas
 import polars as pl
 import pytest
 
@@ -60,11 +61,19 @@ def test_a_column_of_a_table_leaves_missing_texts_out(tmp_path: Path) -> None:
     assert list(open_corpus(tmp_path / "t.csv", "said").texts()) == ["x", "007"]
 
 
+def test_series_and_arrays_are_lists() -> None:
+    for texts in (["a", "b"], ("a", "b"), np.array(["a", "b"]), pl.Series(["a", "b"]), pandas.Series(["a", "b"])):
+        assert list(open_corpus(texts).texts()) == ["a", "b"]
+        assert read_lines(texts) == ["a", "b"]
+
+
 def test_what_is_no_text_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"reading texts, entry 1; expected a text; got int: 3"):
         open_corpus(["a", 3])
     with pytest.raises(DataError, match=r"reading 'Once upon'; expected a \.txt file.* got nothing there"):
         open_corpus("Once upon")
+    with pytest.raises(DataError, match="got nothing there"):
+        open_corpus("word " * 1000)
     (tmp_path / "bad.txt").write_bytes(b"abc \xe9t\xe9")
     with pytest.raises(DataError, match=r"reading bad\.txt; expected UTF-8 text; got the byte 0xe9"):
         whole(open_corpus(tmp_path / "bad.txt"))

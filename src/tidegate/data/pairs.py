@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tidegate.data.batch import IGNORED
 from tidegate.data.source import SUFFIXES
-from tidegate.data.text import column_texts, open_columns, read_lines, text_column
+from tidegate.data.text import as_list, column_texts, open_columns, read_lines, text_column
 from tidegate.data.vocabulary import END, Vocabulary
 from tidegate.errors import DataError
 
@@ -71,7 +71,7 @@ def is_lines(data: Any) -> bool:
     """Whether `data` is texts line by line, and no table."""
     if isinstance(data, str | os.PathLike):
         return not str(data).lower().endswith(SUFFIXES)
-    return isinstance(data, list | tuple)
+    return as_list(data) is not None
 
 
 def _paired(name: str, sources: list[str], targets: list[str], columns: tuple[str, str]) -> Pairs:

@@ -86,15 +86,23 @@ def open_corpus(data: Any, column: str | None = None) -> Corpus:
         path = Path(data)
         _refuse_no_file(path)
         return Corpus(path.name, lambda: _file_pieces(path))
-    if isinstance(data, list | tuple | np.ndarray):
-        texts = check_texts(data, "reading texts")
+    if (listed := as_list(data)) is not None:
+        texts = check_texts(listed, "reading texts")
         return Corpus("texts", lambda: (Piece(text, True) for text in texts))
     source = open_columns(data, column)
     name = text_column(source, column)
     return Corpus(source.name, lambda: _column_pieces(source, name))
 
 
-def check_texts(texts: Sequence[Any] | np.ndarray, doing: str) -> list[str]:
+def as_list(data: Any) -> list[Any] | None:
+    """Return a list, a tuple, an array or a series as a list, and None for anything else."""
+    if isinstance(data, list | tuple):
+        return list(data)
+    listed: Callable[[], list[Any]] | None = getattr(data, "tolist", None) or getattr(data, "to_list", None)
+    return None if listed is None else listed()
+
+
+def check_texts(texts: Sequence[Any], doing: str) -> list[str]:
     """Return a list of texts, or raise `DataError` naming the first entry that is none."""
     for number, text in enumerate(texts):
         if not isinstance(text, str):
@@ -106,12 +114,12 @@ def check_texts(texts: Sequence[Any] | np.ndarray, doing: str) -> list[str]:
 
 
 def read_lines(data: Any) -> list[str]:
-    """Return the lines of a text file, or the texts of a list."""
+    """Return the lines of a text file, or the texts of a list or series."""
     if isinstance(data, str | os.PathLike):
         path = Path(data)
         _refuse_no_file(path)
         return "".join(piece.text for piece in _file_pieces(path)).splitlines()
-    return check_texts(data, "reading texts")
+    return check_texts(as_list(data) or [], "reading texts")
 
 
 def open_columns(data: Any, *columns: str | None, must_have: bool = True) -> Source:
@@ -146,8 +154,8 @@ def _column_pieces(source: Source, column: str) -> Iterator[Piece]:
 
 
 def _refuse_no_file(path: Path) -> None:
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "nothing there"
+    if not os.path.isfile(path):
+        got = "a folder" if os.path.isdir(path) else "nothing there"
         raise DataError(
             f"reading {str(path)[:80]!r}", expected=_READERS, got=got, hint="check the path; [text] for a text itself"
         )

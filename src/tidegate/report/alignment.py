@@ -43,14 +43,15 @@ def alignments_page(alignments: Sequence[Aligned]) -> str:
 
 
 def alignment_sections(alignments: Sequence[Aligned], plots: Plots) -> str:
-    """Return a section for each alignment: the translation, and its picture."""
+    """Return a section for each alignment that is not empty: the translation, and its picture."""
     return "".join(
         section(
-            "".join(each.target).strip() or "(nothing)",
+            "".join(each.target).strip(),
             plots.frame(
                 figures.alignment(each.weights, each.source, each.target),
                 f"From: {''.join(each.source).strip()}",
             ),
         )
         for each in alignments
+        if each.target
     )
