@@ -37,6 +37,7 @@ def unroll(call: Call) -> Run:
     reset = None if call.resets is None else call.resets[..., None].unbind(1)
     seen: list[States] = []
     before = states
+    cell.begin()
     with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": Now(0, running)}):
         projected = cell.project(x)
     for t, x_t in enumerate(projected.unbind(1)):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tidegate.errors import ConfigError
+from tidegate.modes import modes_kept
 from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
 
 
@@ -93,13 +94,9 @@ def evaluating(decoder: Decoder, first: Tensor, end: int | None) -> Iterator[Non
             "writing with a decoder", expected=f"end to be one of the decoder's {decoder.tokens} tokens",
             got=repr(end), hint="end=1",
         )  # fmt: skip
-    training = decoder.training
-    decoder.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        decoder.train(training)
+    with modes_kept(decoder), torch.no_grad():
+        decoder.eval()
+        yield
 
 
 GREEDY = Draw(temperature=0)

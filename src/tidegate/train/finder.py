@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from tidegate.errors import ConfigError, DataError
+from tidegate.modes import modes_of, set_modes
 from tidegate.train.checkpoint import copied
 from tidegate.train.clip import clip_gradients
 from tidegate.train.loop import LoaderLike
@@ -50,11 +51,12 @@ def find_rate(
             got=f"low={low:g}, high={high:g}, steps={steps}", hint="low=1e-6, high=1, steps=100",
         )  # fmt: skip
     device = make_accelerator(settings.device).device
-    before, was_training = copied(model), model.training
+    before, modes = copied(model), modes_of(model)
     trained: Any = model.to(device).train()
     optimizer = make_optimizer(model, settings)
     rates: list[float] = []
     losses: list[float] = []
+    norms: list[float] = []
     mean = least = math.inf
     try:
         for number, batch in zip(range(steps), _endless(train), strict=False):
@@ -71,11 +73,11 @@ def find_rate(
             losses.append(mean)
             optimizer.zero_grad(set_to_none=True)
             (loss / max(int(count), 1)).backward()
-            clip_gradients(model.parameters(), settings, [])
+            clip_gradients(model.parameters(), settings, norms)
             optimizer.step()
     finally:
         model.load_state_dict(before)
-        model.train(was_training)
+        set_modes(modes)
         model.zero_grad(set_to_none=True)
     return RateTest(rates, losses, _steepest(rates, losses))
 
