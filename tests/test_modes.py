@@ -21,12 +21,16 @@ def frozen(module: nn.Module) -> nn.Module:
     return module
 
 
+def breaking(module: nn.Module) -> None:
+    module.eval()
+    raise ArithmeticError
+
+
 def test_modes_come_back_whatever_happens_inside() -> None:
     module = frozen(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))))
     before = modes_of(module)
     with pytest.raises(ArithmeticError), modes_kept(module):
-        module.eval()
-        raise ArithmeticError
+        breaking(module)
     assert modes_of(module) == before
     assert len({training for _, training in before}) == 2
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tidegate.errors import ConfigError
 from tidegate.modes import modes_kept
-from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
+from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.inputs import check_range, check_tokens
 
 
 class Written(NamedTuple):

@@ -16,8 +16,8 @@ from tidegate.errors import ConfigError
 from tidegate.modes import modes_kept
 from tidegate.nn.beam import Found, Penalties, beam_search
 from tidegate.nn.decode import GREEDY, Draw, Written, write
-from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
-from tidegate.nn.inputs import check_batch_first
+from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.inputs import check_batch_first, check_range, check_tokens
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, join, part, tensors_of
 from tidegate.registry import Registry

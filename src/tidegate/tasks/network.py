@@ -12,6 +12,7 @@ from tidegate.cells import CELLS
 from tidegate.data.batch import Batch
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
+from tidegate.nn.regularise import Regulariser
 from tidegate.shapes import last_real_step, length_mask
 from tidegate.tasks.base import Accumulator, Task
 
@@ -43,6 +44,7 @@ class Architecture(BaseModel):
     norm: Literal["batch", "layer", "rms"] | None = None
     residual: bool = False
     connection: Literal["residual", "highway", "dense", "skip"] | None = None
+    recompute: bool = False
     pooling: Pooling = "last_mean"
     channels: Literal["shared", "joint"] = "shared"
 
@@ -66,6 +68,7 @@ class Architecture(BaseModel):
             residual=self.residual,
             connection=self.connection,
             norm=self.norm,
+            recompute=self.recompute,
         )
 
 
@@ -125,6 +128,10 @@ class Network(nn.Module):
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
         return self.task.loss(batch, prediction)
+
+    def regulariser(self, **weights: float) -> Regulariser:
+        """Return what the loop may add to the loss, of all recurrent layers."""
+        return Regulariser(self, **weights)
 
     def metrics(self) -> Accumulator:
         return self.task.metrics()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from tidegate.errors import ConfigError, DataError
@@ -17,6 +18,8 @@ from tidegate.train.clip import clip_gradients
 from tidegate.train.loop import LoaderLike
 from tidegate.train.optim import make_optimizer, set_rates
 from tidegate.train.parallel import make_accelerator
+from tidegate.train.precision import Precision
+from tidegate.train.regularise import make_regulariser
 from tidegate.train.settings import TrainSettings
 
 SMOOTHING = 0.9
@@ -39,7 +42,7 @@ def find_rate(
     """Train for `steps` batches while the rate grows from `low` to `high`; leave the model as it was.
 
     The rate is multiplied by the same factor each step, until the loss, smoothed over about ten steps, is four times
-    its least or no number. Optimizer, weight decay and clipping are those of `settings`; its `lr` plays no part.
+    its least or no number. All else is as in `settings`, whose `lr` plays no part.
 
     Source: Smith 2017 (1506.01186), section 3.3. Deviation: the rate grows by factors, and the one suggested is where
     the smoothed loss falls fastest over the logarithm of the rate, before its least.
@@ -59,11 +62,14 @@ def find_rate(
     norms: list[float] = []
     mean = least = math.inf
     try:
+        regulariser, precision = make_regulariser(model, settings), Precision(settings.precision, device)
         for number, batch in zip(range(steps), _endless(train), strict=False):
             rate = low * (high / low) ** (number / (steps - 1))
             set_rates(optimizer, rate / settings.lr)
             batch = batch.to(device)
-            loss, count = trained.loss(batch, trained(batch))
+            with precision.running(), regulariser.watching():
+                prediction = trained(batch)
+            loss, count = trained.loss(batch, precision.full(prediction))
             now = float(loss.detach()) / max(int(count), 1)
             mean = now if not losses else SMOOTHING * mean + (1 - SMOOTHING) * now
             if not math.isfinite(mean) or mean > DIVERGED * least:
@@ -72,9 +78,10 @@ def find_rate(
             rates.append(rate)
             losses.append(mean)
             optimizer.zero_grad(set_to_none=True)
-            (loss / max(int(count), 1)).backward()
+            torch.autograd.backward(precision.scaled(regulariser(loss / max(int(count), 1))))
+            precision.unscale(optimizer)
             clip_gradients(model.parameters(), settings, norms)
-            optimizer.step()
+            precision.step(optimizer)
     finally:
         model.load_state_dict(before)
         set_modes(modes)
