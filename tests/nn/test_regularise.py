@@ -90,3 +90,8 @@ def test_a_failing_call_leaves_nothing_behind_and_a_decoders_steps_are_not_calle
         decoder(torch.zeros(2, 3, dtype=torch.long), teacher=0.5)
     with pytest.raises(ConfigError, match="expected a model that runs one over sequences"):
         alone(torch.tensor(1.0))
+    steps = Regulariser(decoder, omega=1.0)
+    with steps.watching():
+        logits, _, _ = decoder(torch.zeros(2, 3, dtype=torch.long), teacher=0.5)
+    loss = logits.square().mean()
+    assert steps(loss) > loss

@@ -28,8 +28,8 @@ class Regulariser:
     the pairs of them that follow one another; and Ω that of every cell, see `nn.omega`. `activation_l2` is α (AR),
     `activation_slowness` β (TAR), `omega` γ. The loss is the mean that is minimised. Nothing is left on the model.
 
-    Layers are watched in calls; a decoder's single steps have no h. Raises `ConfigError` where none is called, or
-    where `omega` meets `batch_norm`.
+    A decoder's single steps have no h, only Ω. Raises `ConfigError` where nothing ran that a term is of, or where
+    `omega` meets `batch_norm`.
 
     Source: Merity, McCann & Socher 2017 (1708.01009), section 3. Deviations: squares are averaged, as in the authors'
     program (the paper has norms); AR sees h without the dropout mask of what reads it, which on average would
@@ -62,20 +62,20 @@ class Regulariser:
 
     def __call__(self, loss: Tensor) -> Tensor:
         """Return `loss`, a mean, with the terms of what was seen."""
-        if self._seen is None:
+        seen, runs = self._seen, self._recorder.runs
+        if (seen is None and (self.l2 or self.slowness)) or (self.omega and not runs):
             raise ConfigError(
                 "regularising recurrent layers", expected="a model that runs one over sequences", got="none that ran",
                 hint="activation_l2=0, activation_slowness=0, omega=0",
             )  # fmt: skip
-        (outputs, lengths, resets), self._seen = self._seen, None
+        self._seen, self._recorder = None, Recorder()
         total = loss
-        if self.l2:
-            total = total + self.l2 * activation_l2(outputs, lengths)
-        if self.slowness:
-            total = total + self.slowness * activation_slowness(outputs, lengths, resets)
+        if seen is not None and self.l2:
+            total = total + self.l2 * activation_l2(*seen[:2])
+        if seen is not None and self.slowness:
+            total = total + self.slowness * activation_slowness(*seen)
         if self.omega:
-            total = total + self.omega * omega(self._recorder.runs, loss)
-        self._recorder = Recorder()
+            total = total + self.omega * omega(runs, loss)
         return total
 
     def _see(self, layer: Recurrent, _: tuple[Any, ...], named: dict[str, Any], gave: tuple[Any, Any]) -> None:
