@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "tidegate"
 # Each name is a file or package of src/tidegate. It may import its own group and those above it.
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "version"),
-    ("shapes", "registry", "files", "config"),
+    ("shapes", "registry", "modes", "files", "config"),
     ("data",),
     ("cells",),
     ("compile",),

@@ -63,6 +63,7 @@ class Config(BaseModel):
     norm: Literal["batch", "layer", "rms"] | None = None
     residual: bool = False
     connection: Literal["residual", "highway", "dense", "skip"] | None = None
+    recompute: bool = False
     pooling: Literal["last", "mean", "max", "last_mean"] = "last_mean"
 
     horizon: int | None = Field(default=None, ge=1, le=_MOST)
@@ -100,6 +101,10 @@ class Config(BaseModel):
     clip_value: float | None = Field(default=None, gt=0)
     clip_adaptive: float | None = Field(default=None, gt=0)
     clip_quantile: float | None = Field(default=None, gt=0, le=1)
+    activation_l2: float = Field(default=0.0, ge=0)
+    activation_slowness: float = Field(default=0.0, ge=0)
+    omega: float = Field(default=0.0, ge=0)
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     patience: int | None = Field(default=15, ge=1, le=_MOST)
     monitor: str = "loss"
     valid: float = Field(default=0.15, gt=0, lt=1)

@@ -46,6 +46,7 @@ class Options(BaseEstimator):
     norm: str | None = None
     residual: bool = False
     connection: str | None = None
+    recompute: bool = False
     loss: str = "mse"
     epochs: int = 50
     batch_size: int = 32
@@ -61,6 +62,10 @@ class Options(BaseEstimator):
     clip_value: float | None = None
     clip_adaptive: float | None = None
     clip_quantile: float | None = None
+    activation_l2: float = 0.0
+    activation_slowness: float = 0.0
+    omega: float = 0.0
+    precision: str = "float32"
     patience: int | None = 15
     monitor: str = "loss"
     valid: float = 0.15

@@ -1,11 +1,13 @@
 """Batch norm inside the recurrence, against the paper's equations written out."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.cells import GRU, LSTM, MinGRU
+from tidegate.cells import GRU, LSTM, SRU, MinGRU
 from tidegate.compile import select
 from tidegate.errors import BackendError, ConfigError
 from tidegate.nn import Recurrent
@@ -183,3 +185,41 @@ def test_with_one_step_stored_a_stream_is_the_whole() -> None:
     x = torch.randn(2, 5, INPUTS)
     stream = layer.stream(2)
     torch.testing.assert_close(torch.stack([stream(x_t) for x_t in x.unbind(1)], 1), layer(x)[0])
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([5, 2, 0, 3, 1, 4])], ids=["full", "ragged"])
+def test_a_scan_shows_and_stores_what_the_loop_does(lengths: Tensor | None) -> None:
+    x, made = torch.randn(B, T, INPUTS, dtype=torch.float64), []
+    for backend in ("reference", "scan"):
+        torch.manual_seed(3)
+        made.append(SRU(INPUTS, H, batch_norm=3, dtype=torch.float64))
+        outputs = [select.unroll(made[-1], x * k, lengths=lengths, backend=backend)[0] for k in (1, 2)]
+        made.append(outputs)
+    torch.testing.assert_close(made[1], made[3])
+    for name, statistics in made[0].statistics.items():
+        torch.testing.assert_close(made[2].statistics[name].mean, statistics.mean)
+        torch.testing.assert_close(made[2].statistics[name].var, statistics.var)
+
+
+def test_a_run_that_fails_leaves_nothing_to_store() -> None:
+    class Failing(LSTM):
+        fails = True
+
+        def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+            new = super().step(x, *states)
+            if self.fails:
+                raise ArithmeticError
+            return new
+
+    x = torch.randn(B, T, INPUTS)
+    torch.manual_seed(3)
+    whole = Failing(INPUTS, H, batch_norm=1)
+    broken = copy.deepcopy(whole)
+    whole.fails = False
+    for run in (lambda: select.unroll(broken, 9 * x), lambda: broken(9 * x[:, 0])):
+        broken.fails = True
+        with pytest.raises(ArithmeticError):
+            run()
+        broken.fails = False
+        torch.testing.assert_close(select.unroll(broken, x), select.unroll(whole, x))
+        torch.testing.assert_close(broken.state_dict(), whole.state_dict(), rtol=0, atol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import tidegate as tg
 from tidegate.cli import app
 from tidegate.errors import ConfigError, DataError
+from tidegate.train.clip import clip_gradients
 from tidegate.train.finder import find_rate
 from tidegate.train.settings import TrainSettings
 
@@ -56,6 +58,25 @@ def test_the_suggested_rate_lies_where_training_works() -> None:
     assert model.weight.grad is None
     ratios = np.diff(np.log(found.rates))
     assert np.allclose(ratios, ratios[0])
+
+
+def test_every_module_is_left_in_its_own_mode() -> None:
+    model = Quadratic()
+    model.frozen = nn.Dropout().eval()
+    find_rate(model, Batches(), SETTINGS, steps=3)
+    assert (model.training, model.frozen.training) == (True, False)
+
+
+def test_clipping_by_quantile_remembers_the_norms_of_earlier_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counting(weights: Any, settings: TrainSettings, norms: list[float]) -> None:
+        clip_gradients(weights, settings, norms)
+        seen.append(len(norms))
+
+    monkeypatch.setattr("tidegate.train.finder.clip_gradients", counting)
+    find_rate(Quadratic(), Batches(), SETTINGS.model_copy(update={"clip_quantile": 0.1}), steps=4, high=1e-3)
+    assert seen == [1, 2, 3, 4]
 
 
 def test_where_nothing_is_learnt_nothing_is_suggested() -> None:

@@ -111,6 +111,9 @@ def train(run_dir: Path | None, *, resume: bool = False, die_at: int | None = No
     "settings",
     [
         *({"optimizer": name} for name in ("adamw", "adam", "sgd", "momentum", "rmsprop", "muon")),
+        {"optimizer": "nt_asgd", "plateau_epochs": 1},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
         {"clip_quantile": 0.3, "clip_norm": None},
     ],
     ids=str,

@@ -366,6 +366,7 @@ class Cell(Pieces):
         if state is None:
             state = self.initial_state(x.shape[0], device=x.device)
         given = {**inputs, **self.draw(x[:, None]).at(0)}
+        self.begin()
         with self.bound(given):
             projected = self.project(x)
         states = self.advance(projected, self.unpack(state), given)

@@ -145,11 +145,18 @@ class Pieces(nn.Module):
         mask = self._bound.get("candidate_mask")
         return v if mask is None else v * mask
 
+    def begin(self) -> None:
+        """Begin a run: what one that failed showed batch norm is forgotten."""
+        for statistics in self._all_statistics():
+            statistics.begin()
+
     def settle(self) -> None:
         """Let batch norm's statistics move by what this run showed."""
-        for module in self.modules() if self.batch_norm else ():
-            if isinstance(module, StepStatistics):
-                module.settle()
+        for statistics in self._all_statistics():
+            statistics.settle()
+
+    def _all_statistics(self) -> list[StepStatistics]:
+        return [m for m in self.modules() if isinstance(m, StepStatistics)] if self.batch_norm else []
 
     def gate_blocks(self) -> dict[str, int]:
         """Return the parameters that are matrices of gates, and how many gates lie along their rows."""

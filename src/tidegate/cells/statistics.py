@@ -43,6 +43,10 @@ class StepStatistics(nn.Module):
         """Forget what was seen."""
         self.mean.zero_()
         self.var.fill_(1.0)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a run, of which nothing is seen yet."""
         self._seen = []
 
     def forward(self, v: Tensor, now: Now, units: slice) -> Tensor:

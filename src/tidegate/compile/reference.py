@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,9 +12,11 @@ from tidegate.compile.call import Call, Run
 from tidegate.shapes import length_mask, repeat_last_step, zero_padding
 
 States = tuple[Tensor, ...]
+Watch = Callable[[States, States], States]
+"""Is told what a step read and gave, and returns what is to stand for the latter."""
 
 
-def unroll(call: Call) -> Run:
+def unroll(call: Call, watch: Watch | None = None) -> Run:
     """Run the cell over `x` [B, T, I]; return the outputs [B, T, O] and each row's states after its last step.
 
     From `lengths[b]` on, row b's states stand still and its output is exactly 0; what `x` holds there changes
@@ -20,7 +24,7 @@ def unroll(call: Call) -> Run:
     `states` it starts there too. Differentiable, also twice, in x, the states and the weights.
 
     A row that has ended takes its last real step again and the result is dropped: no derivative is met there,
-    finite or not, that a real step did not have.
+    finite or not, that a real step did not have. `watch` sees every step.
     """
     cell, x, lengths = call.cell, call.x, call.lengths
     batch, steps = x.shape[:2]
@@ -37,6 +41,7 @@ def unroll(call: Call) -> Run:
     reset = None if call.resets is None else call.resets[..., None].unbind(1)
     seen: list[States] = []
     before = states
+    cell.begin()
     with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": Now(0, running)}):
         projected = cell.project(x)
     for t, x_t in enumerate(projected.unbind(1)):
@@ -44,6 +49,8 @@ def unroll(call: Call) -> Run:
         before = begun if real is None else _where(real[t], begun, before)
         now = Now(t, None if real is None else real[t])
         after = cell.advance(x_t, before, given.at(t) | {"now": now})
+        if watch is not None:
+            after = watch(before, after)
         states = after if real is None else _where(real[t], after, states)
         seen.append(after if call.every_state else after[:1])
     cell.settle()

@@ -79,11 +79,12 @@ def _whole(call: Call) -> Run:
         x = repeat_last_step(x, lengths)
         noise = {name: repeat_last_step(each, lengths) for name, each in noise.items()}
     running = None if lengths is None else length_mask(lengths, x.shape[1])[..., None]
-    with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": Now(0, running)}):
+    now = Now(0, running)
+    cell.begin()
+    with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": now}):
         projected = cell.project(x)
-    with cell.bound(noise):
+    with cell.bound(noise | {"now": now}):
         a, b = (each.to(dtype) for each in linear.coefficients(projected))
-    cell.settle()
     a = a.reshape((1,) * (3 - a.dim()) + a.shape)
     kept_a, kept_b = _zoned_out(cell, len(states) - 1, a, b, noise)
     c, last = linear_recurrence(
@@ -93,10 +94,11 @@ def _whole(call: Call) -> Run:
     after: tuple[Tensor, ...] = (last,)
     if len(states) > 1:
         reached = c if kept_a is a else linear.scaled(a, _before(call, c, states[-1], fresh[-1])) + b
-        with cell.bound(noise):
+        with cell.bound(noise | {"now": now}):
             h = linear.emit(projected, reached if lengths is None else repeat_last_step(reached, lengths)).to(dtype)
         h, last_h = _outputs(call, h, states[0], fresh[0], noise)
         every, after = (h, c), (last_h, last)
+    cell.settle()
     y = cell.readout(every[0])
     return Run(y if lengths is None else zero_padding(y, lengths), after, every if call.every_state else ())
 

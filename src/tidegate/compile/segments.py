@@ -16,6 +16,7 @@ from tidegate.compile import pages
 from tidegate.compile.call import Call, Run
 from tidegate.compile.once import without_derivative
 from tidegate.errors import BackendError, ConfigError
+from tidegate.modes import modes_kept, modes_of, set_modes
 
 SEGMENT_BYTES = 8 << 20
 """The projected inputs of a segment, as measured: larger ones leave the cache, smaller ones are mostly calls."""
@@ -92,16 +93,12 @@ def _parameters(cell: Cell) -> list[Tensor]:
 @contextmanager
 def _again(ctx: Any, place: int) -> Iterator[None]:
     """Let a segment be run as it was the first time: in training or not, and with the same random numbers."""
-    cell, (devices, more) = ctx.call.cell, ctx.devices[place]
-    training = cell.training
-    with torch.random.fork_rng(devices):
+    devices, more = ctx.devices[place]
+    with torch.random.fork_rng(devices), modes_kept(ctx.call.cell):
         torch.set_rng_state(ctx.random[place].clone())  # a view it would read from its storage's beginning
         set_device_states(devices, more)
-        cell.train(ctx.training)
-        try:
-            yield
-        finally:
-            cell.train(training)
+        set_modes(ctx.modes)
+        yield
 
 
 def _sum(total: Tensor | None, each: Tensor | None) -> Tensor | None:
@@ -139,7 +136,7 @@ class _Segments(torch.autograd.Function):
         # In one piece: kept one by one, they would lie between what is freed, and hold the memory of every segment.
         starts = [s.new_empty(len(parts), *s.shape) for s in states]
         first = states
-        ctx.random, ctx.devices, ctx.training = torch.get_rng_state().repeat(len(parts), 1), [], call.cell.training
+        ctx.random, ctx.devices, ctx.modes = torch.get_rng_state().repeat(len(parts), 1), [], modes_of(call.cell)
         y = x.new_empty(0)
         for place, (here, part) in enumerate(parts):
             for kept, state in zip(starts, states, strict=True):

@@ -7,9 +7,11 @@ from tidegate.nn.blocks import Convolution, Stack, TransformerBlock
 from tidegate.nn.decode import Draw, Written, write
 from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.dropin import GRU, LSTM, RNN
+from tidegate.nn.embedding import Embedding
 from tidegate.nn.explain import Explanation, explain
 from tidegate.nn.multihead import ExternalAttention, MultiheadAttention
 from tidegate.nn.recurrent import Recurrent
+from tidegate.nn.regularise import Regulariser
 from tidegate.nn.seq2seq import Bridge, Seq2Seq
 from tidegate.nn.stream import Stream
 
@@ -24,12 +26,14 @@ __all__ = [
     "Decoder",
     "Decoding",
     "Draw",
+    "Embedding",
     "Explanation",
     "ExternalAttention",
     "Found",
     "MultiheadAttention",
     "Penalties",
     "Recurrent",
+    "Regulariser",
     "Seq2Seq",
     "Stack",
     "Stream",

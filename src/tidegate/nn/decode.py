@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from tidegate.errors import ConfigError
-from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
+from tidegate.modes import modes_kept
+from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.inputs import check_range, check_tokens
 
 
 class Written(NamedTuple):
@@ -93,13 +95,9 @@ def evaluating(decoder: Decoder, first: Tensor, end: int | None) -> Iterator[Non
             "writing with a decoder", expected=f"end to be one of the decoder's {decoder.tokens} tokens",
             got=repr(end), hint="end=1",
         )  # fmt: skip
-    training = decoder.training
-    decoder.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        decoder.train(training)
+    with modes_kept(decoder), torch.no_grad():
+        decoder.eval()
+        yield
 
 
 GREEDY = Draw(temperature=0)

@@ -13,7 +13,7 @@ from tidegate.cells.base import Cell
 from tidegate.cells.options import check_size, probability
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention, Memory
-from tidegate.nn.inputs import check_batch_first
+from tidegate.nn.inputs import check_batch_first, check_range, check_tokens
 from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, each_tensor, refilled, tensors_of
@@ -192,28 +192,6 @@ class Decoder(nn.Module):
                 expected="a layer whose steps draw and normalise by themselves", got=asked[0],
                 hint="recurrent_dropout, zoneout, layer_norm; or input_feeding=False and teacher=1",
             )  # fmt: skip
-
-
-def check_tokens(doing: str, tokens: Tensor, axes: int) -> None:
-    """Raise `ShapeError` unless these are whole numbers, [B] or [B, T] as there are one or two axes."""
-    wrong = not isinstance(tokens, Tensor) or tokens.dim() != axes
-    if wrong or tokens.is_floating_point() or tokens.dtype == torch.bool:
-        said = f"shape {list(tokens.shape)}, {tokens.dtype}" if isinstance(tokens, Tensor) else repr(tokens)
-        raise ShapeError(
-            doing, expected=f"tokens {['[B]', '[B, T]'][axes - 1]}, integers", got=said, hint="numbers of tokens"
-        )
-
-
-def check_range(doing: str, tokens: Tensor, count: int) -> None:
-    """Raise `ShapeError` unless all `tokens` are numbers below `count`; not looked at while torch compiles."""
-    if torch.compiler.is_compiling() or not tokens.numel():
-        return
-    low, high = (int(each) for each in tokens.aminmax())
-    if low < 0 or high >= count:
-        raise ShapeError(
-            doing, expected=f"tokens 0 to {count - 1}", got=str(low if low < 0 else high),
-            hint="padding may hold anything, where lengths say that it is padding",
-        )  # fmt: skip
 
 
 def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:

@@ -73,3 +73,24 @@ def check_batch_first(layer: object, doing: str) -> None:
         raise ConfigError(
             doing, expected="a layer that is batch first", got="batch_first=False", hint="batch_first=True"
         )
+
+
+def check_tokens(doing: str, tokens: Tensor, axes: int | None = None) -> None:
+    """Raise `ShapeError` unless these are whole numbers, [B] or [B, T] where one or two axes are asked for."""
+    wrong = not isinstance(tokens, Tensor) or axes not in (None, tokens.dim())
+    if wrong or tokens.is_floating_point() or tokens.dtype == torch.bool:
+        said = f"shape {list(tokens.shape)}, {tokens.dtype}" if isinstance(tokens, Tensor) else repr(tokens)
+        shape = {None: "[…]", 1: "[B]", 2: "[B, T]"}[axes]
+        raise ShapeError(doing, expected=f"tokens {shape}, integers", got=said, hint="numbers of tokens")
+
+
+def check_range(doing: str, tokens: Tensor, count: int) -> None:
+    """Raise `ShapeError` unless all `tokens` are numbers below `count`; not looked at while torch compiles."""
+    if torch.compiler.is_compiling() or not tokens.numel():
+        return
+    low, high = (int(each) for each in tokens.aminmax())
+    if low < 0 or high >= count:
+        raise ShapeError(
+            doing, expected=f"tokens 0 to {count - 1}", got=str(low if low < 0 else high),
+            hint="padding may hold anything, where lengths say that it is padding",
+        )  # fmt: skip

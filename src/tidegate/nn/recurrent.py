@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from tidegate.cells.base import Cell, State
 from tidegate.cells.options import check_same_at_every_step, check_size, probability
 from tidegate.compile.aten import Shape
-from tidegate.compile.call import Call
+from tidegate.compile.call import Call, Run
 from tidegate.compile.runner import Runners
 from tidegate.compile.select import BACKENDS, check_inputs, choose, run, run_stack
 from tidegate.compile.settled import is_watched
@@ -44,6 +44,8 @@ class Recurrent(nn.Module):
     [B], 0..T in any order on any device, or a list: from there on, outputs are exactly 0 and states stand
     still, and what `x` holds does not matter. `resets`, booleans laid out as x's first two axes: the state
     before that step is the initial one; the backward direction breaks at the same places.
+
+    `watch`, None unless it is set, runs the cells instead of a backend (see `nn.omega`).
 
     Outputs and states have the weights' dtype, under autocast too. `torch.compile` and `torch.export` keep
     a compiled cell as one node, take the reference's loop for others, and do not look at the values of `lengths`.
@@ -79,6 +81,7 @@ class Recurrent(nn.Module):
         self.backend = backend
         self.batch_first = batch_first
         self.recompute = recompute
+        self.watch: Callable[[Call], Run] | None = None
         if backend != "auto":
             BACKENDS[backend]
         connects = _connection(residual, connection)
@@ -221,7 +224,8 @@ class Recurrent(nn.Module):
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
         given = check_inputs(cells[0], x, inputs)
         choice = None
-        if type(self.connection) is Plain and self.norms is None and not inputs and not self.recompute:
+        bare = type(self.connection) is Plain and self.norms is None and not inputs
+        if bare and not self.recompute and self.watch is None:
             choice = (
                 choose(Call(cells[0], x, lengths=lengths, resets=resets)) if self.backend == "auto" else self.backend
             )
@@ -236,11 +240,11 @@ class Recurrent(nn.Module):
         def one(layer: int, read: Tensor) -> Tensor:
             first = layer * self.directions
             call = Call(cells[first], read, before[first], lengths, resets, given, recompute=self.recompute)
-            done = run(call, self.backend, None if layer else choice)
+            done = self._run(call, None if layer else choice)
             after.append(call.cell.pack(done.states))
             if not self.bidirectional:
                 return done.outputs
-            back = run(turned(call, cells[first + 1], before[first + 1]), self.backend)
+            back = self._run(turned(call, cells[first + 1], before[first + 1]))
             after.append(call.cell.pack(back.states))
             return torch.cat([done.outputs, reverse_within_lengths(back.outputs, lengths)], dim=-1)
 
@@ -248,10 +252,13 @@ class Recurrent(nn.Module):
 
     def _run_prepared(self, x: Tensor | PackedSequence, state: StackState | None) -> tuple[Tensor, StackState] | None:
         """Run full batches without noise by kernels alone, where the layer is nothing more than its cells."""
-        if self.recompute or not self._steps_compile() or is_watched():
+        if self.recompute or self.watch is not None or not self._steps_compile() or is_watched():
             return None
         done = self._runners.run(self._every_cell(), x, state, self.backend)
         return done and (done[0], done[1] if len(done[1]) > 1 else done[1][0])
+
+    def _run(self, call: Call, choice: str | None = None) -> Run:
+        return run(call, self.backend, choice) if self.watch is None else self.watch(call)
 
     def _stack(self, x: Tensor, lengths: Tensor | None, one: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Take `x` through the layers: `one` at a time, norm, connection, dropout to what those above read."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from tidegate.cells.base import Cell, State
 from tidegate.cells.options import check_size, probability
 from tidegate.errors import ConfigError
+from tidegate.modes import modes_kept
 from tidegate.nn.beam import Found, Penalties, beam_search
 from tidegate.nn.decode import GREEDY, Draw, Written, write
-from tidegate.nn.decoder import Decoder, Decoding, check_range, check_tokens
-from tidegate.nn.inputs import check_batch_first
+from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.inputs import check_batch_first, check_range, check_tokens
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, join, part, tensors_of
 from tidegate.registry import Registry
@@ -184,8 +184,8 @@ class Seq2Seq(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Written:
         """Write up to `steps` tokens for each source: the likeliest each time, or drawn. See `decode.write`."""
-        with torch.no_grad(), _evaluating(self):
-            before = self.encode(source, lengths)
+        with torch.no_grad(), modes_kept(self):
+            before = self.eval().encode(source, lengths)
             return write(
                 self.decoder, self._begins(source), before, steps=steps, end=self.end, draw=draw, generator=generator
             )
@@ -201,8 +201,8 @@ class Seq2Seq(nn.Module):
         count: int = 1,
     ) -> Found:
         """Return the `count` best targets of each source that a beam finds. See `beam.beam_search`."""
-        with torch.no_grad(), _evaluating(self):
-            before = self.encode(source, lengths)
+        with torch.no_grad(), modes_kept(self):
+            before = self.eval().encode(source, lengths)
             return beam_search(
                 self.decoder, self._begins(source), before, width=width, steps=steps, end=self.end,
                 penalties=penalties, count=count,
@@ -234,13 +234,3 @@ def _cells_read(encoder: Recurrent, layer: int) -> slice:
 
 def _first(state: StackState) -> Tensor:
     return tensors_of(state)[0]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

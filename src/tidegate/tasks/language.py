@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from tidegate.data.streams import TextBatch
 from tidegate.data.subwords import AnyVocabulary
 from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.states import StackState, refilled, tensors_of
-from tidegate.tasks.network import Architecture
+from tidegate.tasks.network import Architecture, Trainable
 from tidegate.tasks.tokens import TokenSums, token_loss
 
 Carried = tuple[Tensor, ...]
@@ -35,7 +35,7 @@ class LanguageBlueprint(BaseModel):
         return LanguageNetwork(self)
 
 
-class LanguageNetwork(nn.Module):
+class LanguageNetwork(Trainable):
     """Embedding → recurrent layers → a score for every token (see `nn.Decoder`); the loss is cross-entropy in nats.
 
     It `carries`: `network(batch, carried)` returns the logits [B, T, V] and what the next batch goes on from, the

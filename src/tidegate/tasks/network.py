@@ -12,6 +12,7 @@ from tidegate.cells import CELLS
 from tidegate.data.batch import Batch
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
+from tidegate.nn.regularise import Regulariser
 from tidegate.shapes import last_real_step, length_mask
 from tidegate.tasks.base import Accumulator, Task
 
@@ -43,6 +44,7 @@ class Architecture(BaseModel):
     norm: Literal["batch", "layer", "rms"] | None = None
     residual: bool = False
     connection: Literal["residual", "highway", "dense", "skip"] | None = None
+    recompute: bool = False
     pooling: Pooling = "last_mean"
     channels: Literal["shared", "joint"] = "shared"
 
@@ -66,6 +68,7 @@ class Architecture(BaseModel):
             residual=self.residual,
             connection=self.connection,
             norm=self.norm,
+            recompute=self.recompute,
         )
 
 
@@ -116,8 +119,16 @@ class Pool(nn.Module):
         return torch.stack([last, backward[:, 0]], dim=2).flatten(1)
 
 
-class Network(nn.Module):
-    """What the loop trains: `forward` predicts, `loss` and `metrics` are the task's."""
+class Trainable(nn.Module):
+    """What the loop trains: `forward` predicts, `loss` and `metrics` judge."""
+
+    def regulariser(self, **weights: float) -> Regulariser:
+        """Return what the loop may add to the loss, of all recurrent layers."""
+        return Regulariser(self, **weights)
+
+
+class Network(Trainable):
+    """A network for a task on tables, whose loss and metrics are the task's."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()

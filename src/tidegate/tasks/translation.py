@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from tidegate.data.pairs import PairBatch
 from tidegate.data.subwords import AnyVocabulary
@@ -14,7 +14,7 @@ from tidegate.data.vocabulary import END
 from tidegate.nn.attention import Attention
 from tidegate.nn.decoder import Decoder
 from tidegate.nn.seq2seq import SCHEDULES, Seq2Seq
-from tidegate.tasks.network import Architecture
+from tidegate.tasks.network import Architecture, Trainable
 from tidegate.tasks.tokens import TokenSums, token_loss
 
 
@@ -50,7 +50,7 @@ class TranslationBlueprint(BaseModel):
         return int(self.longest * source_tokens) + 10
 
 
-class TranslationNetwork(nn.Module):
+class TranslationNetwork(Trainable):
     """Encoder in both directions, bridge, decoder with attention (see `nn.Seq2Seq`); cross-entropy in nats.
 
     The encoder's directions have half of `hidden_size` each, so that its outputs are as wide as the decoder's.

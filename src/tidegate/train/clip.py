@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import cast
 
@@ -69,7 +70,7 @@ def _norm(weights: list[nn.Parameter]) -> Tensor:
 
 def _learned(norms: list[float], now: float, quantile: float) -> float:
     """Keep a norm, unless it is no number, and return the quantile of those kept."""
-    if now == now and abs(now) != float("inf"):
+    if math.isfinite(now):
         norms.append(now)
         del norms[:-MOST_NORMS]
     return float(torch.tensor(norms or [now], dtype=torch.float64).quantile(quantile))

@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from tidegate.errors import ConfigError, DataError
+from tidegate.modes import modes_of, set_modes
+from tidegate.train.carry import Carry
 from tidegate.train.checkpoint import copied
 from tidegate.train.clip import clip_gradients
 from tidegate.train.loop import LoaderLike
 from tidegate.train.optim import make_optimizer, set_rates
 from tidegate.train.parallel import make_accelerator
+from tidegate.train.precision import Precision
+from tidegate.train.regularise import make_regulariser
 from tidegate.train.settings import TrainSettings
 
 SMOOTHING = 0.9
@@ -38,7 +43,7 @@ def find_rate(
     """Train for `steps` batches while the rate grows from `low` to `high`; leave the model as it was.
 
     The rate is multiplied by the same factor each step, until the loss, smoothed over about ten steps, is four times
-    its least or no number. Optimizer, weight decay and clipping are those of `settings`; its `lr` plays no part.
+    its least or no number. All else is as in `settings`, whose `lr` plays no part.
 
     Source: Smith 2017 (1506.01186), section 3.3. Deviation: the rate grows by factors, and the one suggested is where
     the smoothed loss falls fastest over the logarithm of the rate, before its least.
@@ -50,18 +55,23 @@ def find_rate(
             got=f"low={low:g}, high={high:g}, steps={steps}", hint="low=1e-6, high=1, steps=100",
         )  # fmt: skip
     device = make_accelerator(settings.device).device
-    before, was_training = copied(model), model.training
+    before, modes = copied(model), modes_of(model)
     trained: Any = model.to(device).train()
     optimizer = make_optimizer(model, settings)
     rates: list[float] = []
     losses: list[float] = []
+    norms: list[float] = []
     mean = least = math.inf
     try:
+        carry = Carry(model)
+        regulariser, precision = make_regulariser(model, settings), Precision(settings.precision, device)
         for number, batch in zip(range(steps), _endless(train), strict=False):
             rate = low * (high / low) ** (number / (steps - 1))
             set_rates(optimizer, rate / settings.lr)
             batch = batch.to(device)
-            loss, count = trained.loss(batch, trained(batch))
+            with precision.running(), regulariser.watching():
+                prediction = carry(trained, batch)
+            loss, count = trained.loss(batch, precision.full(prediction))
             now = float(loss.detach()) / max(int(count), 1)
             mean = now if not losses else SMOOTHING * mean + (1 - SMOOTHING) * now
             if not math.isfinite(mean) or mean > DIVERGED * least:
@@ -70,12 +80,13 @@ def find_rate(
             rates.append(rate)
             losses.append(mean)
             optimizer.zero_grad(set_to_none=True)
-            (loss / max(int(count), 1)).backward()
-            clip_gradients(model.parameters(), settings, [])
-            optimizer.step()
+            torch.autograd.backward(precision.scaled(regulariser(loss / max(int(count), 1))))
+            precision.unscale(optimizer)
+            clip_gradients(model.parameters(), settings, norms)
+            precision.step(optimizer)
     finally:
         model.load_state_dict(before)
-        model.train(was_training)
+        set_modes(modes)
         model.zero_grad(set_to_none=True)
     return RateTest(rates, losses, _steepest(rates, losses))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tidegate.errors import ConfigError, DataError, TidegateError
 from tidegate.files import canonical_json, sha256
+from tidegate.train.average import AveragedSGD, averages, begin_averages
 from tidegate.train.carry import Carry
 from tidegate.train.checkpoint import Checkpointer, Progress, copied
 from tidegate.train.clip import clip_gradients
@@ -22,6 +23,8 @@ from tidegate.train.evaluation import evaluate
 from tidegate.train.events import Announcer, EpochEnd, Observer, Step, TrainEnd, TrainStart
 from tidegate.train.optim import make_optimizer, plateau_factor, rate_factor, set_rates
 from tidegate.train.parallel import make_accelerator
+from tidegate.train.precision import Precision
+from tidegate.train.regularise import make_regulariser
 from tidegate.train.settings import TrainSettings
 
 # Often enough to stop early, rarely enough that waiting for the device costs nothing.
@@ -64,6 +67,8 @@ class _Trainer:
         self.model: Any = model.to(self.device)
         self.prepared = self.accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, settings)
+        self.precision = Precision(settings.precision, self.device)
+        self.regulariser = make_regulariser(model, settings)
         self.announcer = Announcer(observers)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
@@ -101,6 +106,8 @@ class _Trainer:
                 saved = time.monotonic()
         self.refuse_loss(float(loss_sum))
         self.refuse_weights()
+        if not int(count) and self.precision.skipped:
+            raise self._diverged("a finite loss", "none in fp16")
         if not int(count):
             raise DataError(
                 f"training epoch {progress.epoch + 1}",
@@ -113,11 +120,18 @@ class _Trainer:
 
     def step(self, batch: Any) -> tuple[Tensor, Tensor | int]:
         """Do one optimizer step on the mean loss; return the sum of losses and their count."""
-        loss, n = self.model.loss(batch, self.carry(self.prepared, batch))
+        with self.precision.running(), self.regulariser.watching():
+            prediction = self.carry(self.prepared, batch)
+        loss, n = self.model.loss(batch, self.precision.full(prediction))
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1)))
+        mean = self.regulariser(loss / (n.clamp(min=1) if isinstance(n, Tensor) else max(n, 1)))
+        self.accelerator.backward(self.precision.scaled(mean))
+        self.precision.unscale(self.optimizer)
         self.grad_norm = clip_gradients(self.weights, self.settings, self.progress.norms)
-        self.optimizer.step()
+        taken = self.precision.step(self.optimizer)
+        self.progress.scaling = self.precision.state
+        if not taken and not bool(loss.isfinite()):
+            return torch.zeros_like(loss), 0
         return loss.detach(), n
 
     def refuse_loss(self, loss: float) -> None:
@@ -149,6 +163,7 @@ class _Trainer:
             progress.best_value, progress.best_epoch, self.best = value, progress.epoch, copied(self.model)
         rate = float(self.optimizer.param_groups[0]["lr"]) / self.share
         row = {"epoch": progress.epoch, "train_loss": train_loss, "lr": rate}
+        row |= {"skipped_steps": self.precision.skipped} if progress.scaling else {}
         progress.history.append(row | {f"valid_{k}": v for k, v in metrics.items()})
         norm = None if self.grad_norm is None else float(self.grad_norm)
         self.announcer.tell(EpochEnd(progress.epoch, train_loss, MappingProxyType(metrics), rate, norm, seconds, best))
@@ -165,6 +180,8 @@ class _Trainer:
         """Leave the model with the weights it is to have, and return the epoch they are of."""
         best = self.progress.best_epoch
         if not self.settings.restore_best or self.best is None or best is None:
+            if isinstance(self.optimizer, AveragedSGD):
+                self.optimizer.exchange()
             return self.progress.epoch - 1
         self.model.load_state_dict(self.best)
         return best
@@ -193,6 +210,7 @@ def fit(
     if resume and checkpointer and (state := checkpointer.restore(model, trainer.optimizer)):
         trainer.progress, trainer.best, carried = state
         trainer.carry.state = carried and tuple(each.to(trainer.device) for each in carried)
+        trainer.precision.state = trainer.progress.scaling
     elif checkpointer:
         checkpointer.clear()
     progress, announcer = trainer.progress, trainer.announcer
@@ -202,8 +220,10 @@ def fit(
             start = time.monotonic()
             train_loss = trainer.train_epoch(train, checkpointer)
             doing = f"validating after epoch {progress.epoch + 1}"
-            metrics = evaluate(model, valid, doing)[0] if valid is not None else {}
-            trainer.judge(train_loss, metrics, time.monotonic() - start)
+            with averages(trainer.optimizer):
+                metrics = evaluate(model, valid, doing)[0] if valid is not None else {}
+                trainer.judge(train_loss, metrics, time.monotonic() - start)
+            begin_averages(trainer.optimizer, progress.values, settings.plateau_epochs)
             if checkpointer:
                 checkpointer.save(model, trainer.optimizer, progress, trainer.best, trainer.carry.state)
         kept = trainer.keep()

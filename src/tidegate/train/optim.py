@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tidegate.registry import Registry
+from tidegate.train.average import AveragedSGD
 from tidegate.train.muon import Muon
 from tidegate.train.settings import TrainSettings
 
@@ -28,6 +29,11 @@ def _sgd(groups: Groups, settings: TrainSettings, *_: Any) -> Optimizer:
 @OPTIMIZERS.add("momentum")
 def _momentum(groups: Groups, settings: TrainSettings, *_: Any) -> Optimizer:
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+
+
+@OPTIMIZERS.add("nt_asgd")
+def _nt_asgd(groups: Groups, settings: TrainSettings, *_: Any) -> Optimizer:
+    return AveragedSGD(groups, lr=settings.lr)
 
 
 @OPTIMIZERS.add("rmsprop")

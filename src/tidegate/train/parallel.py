@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,13 @@ def make_accelerator(name: str) -> Accelerator:
         dynamo_backend="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+
+
+def in_float32(prediction: Any) -> Any:
+    """Return a prediction, nested as it may be, with the numbers of half precision in it as float32."""
+    from accelerate.utils import convert_to_fp32
+
+    return convert_to_fp32(prediction)
 
 
 def training_device(name: str) -> torch.device:

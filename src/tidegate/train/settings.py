@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -10,7 +12,9 @@ class TrainSettings(BaseModel):
 
     `monitor` is "loss" or the name of a metric, whose accumulator says whether lower or higher is better.
     `lr_factor` is what "step" multiplies the rate by after each third of the steps, and "plateau" after every
-    `plateau_epochs` epochs without a better `monitor`.
+    `plateau_epochs` epochs without a better `monitor`; the optimizer "nt_asgd" averages after so many, see
+    `train.average`. `activation_l2`, `activation_slowness` and `omega` weigh what a model adds to its loss, see
+    `train.regularise`; `precision` is that of products in training, see `train.precision`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -28,6 +32,10 @@ class TrainSettings(BaseModel):
     clip_value: float | None = Field(default=None, gt=0)
     clip_adaptive: float | None = Field(default=None, gt=0)
     clip_quantile: float | None = Field(default=None, gt=0, le=1)
+    activation_l2: float = Field(default=0.0, ge=0)
+    activation_slowness: float = Field(default=0.0, ge=0)
+    omega: float = Field(default=0.0, ge=0)
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     patience: int | None = Field(default=None, ge=1)
     monitor: str = "loss"
     device: str = "auto"
