@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,22 +17,34 @@ _BUCKET_BATCHES = 32
 
 
 def batch_order(
-    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int, start: int = 0, most: int | None = None
+    lengths: np.ndarray,
+    batch_size: int,
+    seed: int | None,
+    epoch: int,
+    start: int = 0,
+    most: int | None = None,
+    groups: Sequence[np.ndarray] = (),
 ) -> Iterator[np.ndarray]:
     """Yield the batches of one epoch from `start` on as index arrays; the same (seed, epoch) gives the same batches.
 
     With `seed` None the order is the given one and nothing is shuffled (evaluation, prediction). Otherwise
     sequences are shuffled, sorted by length within pools of `_BUCKET_BATCHES` batches, and the batches shuffled.
-    Of more than `most` sequences, that many are taken: evenly spread, or each epoch others at random.
+    Of more than `most` sequences, that many are taken: evenly spread, or each epoch others at random. With `groups`,
+    the indices of each group, a shuffled epoch has equally many of each (see `balanced`).
     """
-    count = len(lengths) if most is None else min(most, len(lengths))
+    count = items_of(len(lengths), most, groups)
     starts = np.arange(0, count, batch_size)
     if seed is None:
         for at in starts[start:]:
             yield np.arange(at, min(at + batch_size, count)) * len(lengths) // count
         return
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(count) if count == len(lengths) else random.choice(len(lengths), count, replace=False)
+    if groups:
+        order = balanced(groups, random)
+    elif count == len(lengths):
+        order = random.permutation(count)
+    else:
+        order = random.choice(len(lengths), count, replace=False)
     if count and lengths.min() != lengths.max():
         pool = batch_size * _BUCKET_BATCHES
         for at in range(0, count, pool):
@@ -40,6 +52,23 @@ def batch_order(
             order[at : at + pool] = some[np.argsort(lengths[some], kind="stable")]
         starts = random.permutation(starts)
     yield from (order[at : at + batch_size] for at in starts[start:])
+
+
+def items_of(count: int, most: int | None, groups: Sequence[np.ndarray]) -> int:
+    """Return how many items an epoch takes of `count`; balanced, as many of each group as make up about all."""
+    if groups:
+        return len(groups) * -(-sum(map(len, groups)) // len(groups))
+    return count if most is None else min(most, count)
+
+
+def balanced(groups: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """Return indices in random order, equally many of each group.
+
+    None comes again before all of its group have come: a large group is drawn from, a small one repeated.
+    """
+    each = items_of(0, None, groups) // len(groups)
+    rounds = [[random.permutation(members) for _ in range(-(-each // len(members)))] for members in groups]
+    return random.permutation(np.concatenate([np.concatenate(some)[:each] for some in rounds]))
 
 
 class Maker(Protocol):
@@ -51,23 +80,33 @@ class Maker(Protocol):
 
 
 class Loader:
-    """Hands out the batches of an epoch, `most` items or all, from any step on. `seed` None keeps the given order."""
+    """Hands out the batches of an epoch, `most` items or all, from any step on. `seed` None keeps the given order.
 
-    def __init__(self, maker: Maker, batch_size: int, seed: int | None = None, most: int | None = None) -> None:
-        self.maker, self.batch_size, self.seed, self.most = maker, batch_size, seed, most
+    With `groups`, the items of each class, an epoch has equally many of each.
+    """
+
+    def __init__(
+        self,
+        maker: Maker,
+        batch_size: int,
+        seed: int | None = None,
+        most: int | None = None,
+        groups: Sequence[np.ndarray] = (),
+    ) -> None:
+        self.maker, self.batch_size, self.seed, self.most, self.groups = maker, batch_size, seed, most, groups
 
     @property
     def items(self) -> int:
         """How many sequences or windows an epoch takes."""
-        count = len(self.maker.lengths)
-        return count if self.most is None else min(count, self.most)
+        return items_of(len(self.maker.lengths), self.most, self.groups)
 
     @property
     def steps(self) -> int:
         return -(-self.items // self.batch_size)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start, self.most):
+        order = batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start, self.most, self.groups)
+        for chosen in order:
             yield self.maker.make(chosen)
 
 
