@@ -21,7 +21,6 @@ from tidegate.errors import ArtifactError, ConfigError, DataError, InputError
 from tidegate.files import file_sha256, read_sealed, write_sealed
 from tidegate.model import Model
 from tidegate.prepare import Prepared, prepare
-from tidegate.tasks.readings import POINT_LOSSES
 from tidegate.train.checkpoint import FOLDER as CHECKPOINT
 from tidegate.train.checkpoint import METRICS
 from tidegate.train.events import Observer
@@ -33,7 +32,6 @@ from tidegate.train.settings import TrainSettings
 
 CONFIG, REPORT = "config.json", "report.html"
 _FORECASTS_ONLY = ("known", "horizon", "lookback", "channels", "quantiles", "windows_per_epoch")
-_OF_LOSSES = {"focal_gamma": "focal", "ldam_margin": "ldam", "ldam_scale": "ldam"}
 
 
 @dataclass(frozen=True)
@@ -92,15 +90,12 @@ def find_rate(data: Any, config: Config, *, valid: Any = None, **options: Any) -
 
 
 def _without_effect(config: Config) -> list[str]:
-    """Say which options were set that only forecasts, or only other losses, obey."""
+    """Say which options were set that only forecasts obey; quantiles, numbers of any kind."""
     fields = Config.model_fields
-    given = {name for name in fields if getattr(config, name) != fields[name].default}
-    obeyed = config.task == "forecasting", config.task == "regression" and config.loss not in POINT_LOSSES
-    idle = [n for n in _FORECASTS_ONLY if n in given and not (obeyed[0] or (n == "quantiles" and obeyed[1]))]
-    apart = [name for name, loss in _OF_LOSSES.items() if name in given and config.loss != loss]
-    return [f"{name} has no effect on {config.task}" for name in idle] + [
-        f"{name} has no effect with loss={config.loss!r}" for name in apart
-    ]
+    given = [name for name in _FORECASTS_ONLY if getattr(config, name) != fields[name].default]
+    numbers = config.task in ("forecasting", "regression")
+    obeyed = config.task == "forecasting"
+    return [f"{n} has no effect on {config.task}" for n in given if not (numbers if n == "quantiles" else obeyed)]
 
 
 def _table(data: Any, config: Config, like: Table | None = None) -> Table:

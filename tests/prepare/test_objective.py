@@ -225,7 +225,7 @@ def test_options_without_effect_are_said() -> None:
     config = {"id": "i", "time": "t", "target": "n", "task": "regression", "epochs": 1, "hidden_size": 4}
     assert train(data, make_config({**config, "quantiles": (0.5,), "loss": "gaussian"})).notes == []
     notes = train(data, make_config({**config, "quantiles": (0.5,), "focal_gamma": 1.0})).notes
-    assert notes == ["quantiles has no effect on regression", "focal_gamma has no effect with loss='mse'"]
+    assert notes == ["focal_gamma has no effect with loss='mse'", "quantiles has no effect with loss='mse'"]
 
 
 def test_on_the_command_line(

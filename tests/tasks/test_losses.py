@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tidegate.data.batch import IGNORED
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.tasks import losses
+from tidegate.tasks.long_tail import class_balanced_weights
 
 CLASSES = 4
 
@@ -111,7 +112,7 @@ def test_focal_stays_finite_where_a_probability_rounds_to_one(gamma: float) -> N
     z = torch.tensor([[200.0, 0.0, 0.0], [-200.0, 0.0, 0.0]], requires_grad=True)
     total, _ = losses.focal(z, torch.tensor([0, 0]), gamma=gamma)
     total.backward()
-    assert float(total) == pytest.approx(200 + math.log(2))
+    assert total.item() == pytest.approx(200 + math.log(2))
     assert z.grad is not None
     assert z.grad.isfinite().all()
     one = torch.tensor([[200.0], [-200.0]], requires_grad=True)
@@ -209,6 +210,12 @@ def test_losses_of_numbers_are_their_equations_and_a_missing_truth_counts_nothin
         (lambda: losses.binary_focal(torch.zeros(3), torch.zeros(2)), ShapeError, r"truths' shape \[2\]"),
         (lambda: losses.pinball(torch.zeros(3), torch.zeros(3), (0.5,)), ShapeError, r"predictions \[3, 1\]"),
         (lambda: losses.nll(torch.distributions.Normal(0.0, 1.0), torch.zeros(3)), ShapeError, r"each truth \[3\]"),
+        (lambda: losses.focal(LOGITS, TARGET, weight=torch.ones(3)), ShapeError, r"weight \[4\], C=4.*shape \[3\]"),
+        (lambda: losses.ldam(LOGITS, TARGET, torch.ones(2)), ShapeError, r"margins \[4\]"),
+        (lambda: losses.binary_focal(LOGITS, LOGITS, weight=torch.ones(2)), ShapeError, r"weight \[4, 2\]"),
+        (lambda: losses.cross_entropy(LOGITS, TARGET, label_smoothing=1.0), ConfigError, "below 1; got 1.0"),
+        (lambda: losses.pinball(torch.zeros(3, 1), torch.zeros(3), (1.5,)), ConfigError, r"got \(1\.5,\)"),
+        (lambda: class_balanced_weights((3, 4), 1.5), ConfigError, "beta from 0 to 1; got 1.5"),
     ],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_told(call: Any, kind: type[Exception], says: str) -> None:

@@ -59,6 +59,18 @@ def resolve_loss(config: Config, task: str) -> dict[str, Any]:
     return {"loss": loss}
 
 
+def idle_options(config: Config) -> list[str]:
+    """Return a note on each option that was set and that the loss, once resolved, does not obey."""
+    obeyed: dict[str, tuple[str, ...]] = {"focal_gamma": ("focal",), "ldam_margin": ("ldam",), "ldam_scale": ("ldam",)}
+    if config.task == "regression":
+        obeyed["quantiles"] = tuple(name for name in NUMBER_LOSSES if name not in POINT_LOSSES)
+    return [
+        f"{name} has no effect with loss={config.loss!r}"
+        for name, names in obeyed.items()
+        if getattr(config, name) != Config.model_fields[name].default and config.loss not in names
+    ]
+
+
 def number_loss(config: Config) -> NumberLoss:
     """Return the loss over numbers, which `resolve_loss` has let pass."""
     return cast(NumberLoss, config.loss)

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from tidegate.errors import ConfigError
 from tidegate.tasks import losses
 from tidegate.tasks.losses import Sums
 
@@ -22,6 +23,8 @@ def class_balanced_weights(counts: Counts, beta: float) -> Tensor:
     A class without an example counts as one with a single one.
     Source: Cui et al. 2019 (1901.05555), proposition 1 and section 4, normalised as there.
     """
+    if not 0 <= beta <= 1:
+        raise ConfigError("weighing classes", expected="beta from 0 to 1", got=repr(beta), hint="beta=0.999")
     n = _at_least_one(counts)
     effective = n if beta == 1 else (1 - beta**n) / (1 - beta)
     return len(n) / effective / (1 / effective).sum()

@@ -35,6 +35,8 @@ def cross_entropy(
     `weight` [C] is w; `adjustment` [C] is a: `τ ln π` for logit adjustment (Menon et al. 2021, 2007.07314, section 4).
     The count is that of targets, not the sum of weights.
     """
+    _check_smoothing(label_smoothing)
+    _check_each("cross-entropy", (logits.shape[-1],), weight=weight, adjustment=adjustment)
     logits, target, real = _classes("cross-entropy", logits, target)
     logits = logits if adjustment is None else logits + adjustment.to(logits)
     weight = None if weight is None else weight.to(logits)
@@ -51,6 +53,7 @@ def focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: Tensor 
     Source: Lin et al. 2017 (1708.02002), equations 4 and 5. Deviation: softmax over C classes where the paper has a
     sigmoid for each (see `binary_focal`).
     """
+    _check_each("the focal loss", (logits.shape[-1],), weight=weight)
     logits, target, real = _classes("the focal loss", logits, target)
     log_p = logits.log_softmax(-1)
     own = F.one_hot(target, logits.shape[-1]).bool()
@@ -66,6 +69,7 @@ def ldam(logits: Tensor, target: Tensor, margins: Tensor, *, scale: float = 30.0
     Meant for logits that are cosines (features and class weights of norm 1), as in the paper.
     Source: Cao et al. 2019 (1906.07413), section 3; `tasks.long_tail.ldam_margins` gives `Δ_j = C / n_j^¼`.
     """
+    _check_each("the LDAM loss", (logits.shape[-1],), margins=margins)
     logits, safe, real = _classes("the LDAM loss", logits, target)
     behind = logits - F.one_hot(safe, logits.shape[-1]) * margins.to(logits)
     return cross_entropy(scale * behind, safe.masked_fill(~real, IGNORED), weight=weight)
@@ -78,6 +82,8 @@ def binary_cross_entropy(
 
     `weight` [C, 2] has for each label the weight of a 0 and of a 1.
     """
+    _check_smoothing(label_smoothing)
+    _check_each("binary cross-entropy", (logits.shape[-1], 2), weight=weight)
     logits, y, real = _labels("binary cross-entropy", logits, target)
     smooth = (1 - label_smoothing) * y + label_smoothing / 2
     each = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
@@ -90,6 +96,7 @@ def binary_focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: 
     The paper's α and 1 − α for every label are `weight=torch.tensor([1 - alpha, alpha]).expand(C, 2)`.
     Source: Lin et al. 2017 (1708.02002), equations 4 and 5.
     """
+    _check_each("the binary focal loss", (logits.shape[-1], 2), weight=weight)
     logits, y, real = _labels("the binary focal loss", logits, target)
     towards = torch.where(y > 0.5, logits, -logits)
     each = -(gamma * F.logsigmoid(-towards)).exp() * F.logsigmoid(towards)
@@ -122,6 +129,10 @@ def pinball(prediction: Tensor, truth: Tensor, quantiles: Sequence[float]) -> Su
     if prediction.shape != (*truth.shape, len(quantiles)):
         raise _unfit(
             "the pinball loss", f"predictions {[*truth.shape, len(quantiles)]}, one for each quantile", prediction
+        )
+    if not all(0 < q < 1 for q in quantiles):
+        raise ConfigError(
+            "computing the pinball loss", expected="quantiles between 0 and 1", got=str(quantiles), hint="(0.1, 0.9)"
         )
     seen = ~truth.isnan()
     q = torch.tensor(quantiles, device=prediction.device, dtype=prediction.dtype)
@@ -163,6 +174,22 @@ def _classes(what: str, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor,
             hint="a logit for every class",
         )
     return logits.masked_fill(~real[..., None], 0), safe, real
+
+
+def _check_smoothing(share: float) -> None:
+    if not 0 <= share < 1:
+        raise ConfigError(
+            "smoothing labels",
+            expected="a share of at least 0 and below 1",
+            got=repr(share),
+            hint="label_smoothing=0.1",
+        )
+
+
+def _check_each(what: str, shape: tuple[int, ...], **given: Tensor | None) -> None:
+    for name, value in given.items():
+        if value is not None and value.shape != shape:
+            raise _unfit(what, f"{name} {list(shape)}, C={shape[0]} as in the logits", value)
 
 
 def _labels(what: str, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

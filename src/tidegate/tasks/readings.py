@@ -60,7 +60,7 @@ class Reading(ABC):
 
     def columns(self, raw: Tensor, names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
         """Return [...] per target in its own units: `<name>`, `<name>_q10` … and `<name>_<other>`."""
-        raw = raw.double().cpu()
+        raw = raw.cpu().double()
         values, others = self.summary(raw).numpy(), self.others(raw)
         found: dict[str, Any] = {}
         for i, (name, m, s) in enumerate(zip(names, mean, std, strict=True)):
@@ -134,9 +134,9 @@ class Continuous(Reading):
         return {**found, "df": 2 + F.softplus(raw[..., 2])} if self.kind == "student_t" else found
 
     def quantiles(self, raw: Tensor) -> Tensor:
-        scale, *df = (each.double().cpu().numpy()[..., None] for each in self.others(raw).values())
+        scale, *df = (each.cpu().double().numpy()[..., None] for each in self.others(raw).values())
         name = {"gaussian": "norm", "laplace": "laplace", "student_t": "t"}[self.kind]
-        return _inverse(name, self.levels, *df, loc=raw[..., 0].double().cpu().numpy()[..., None], scale=scale)
+        return _inverse(name, self.levels, *df, loc=raw[..., 0].cpu().double().numpy()[..., None], scale=scale)
 
 
 class Counted(Reading):
