@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.data.loader import batch_order, items_of
+from tidegate.data.loader import batch_order
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.integers(1, 40), st.integers(0, 3))
@@ -47,29 +47,3 @@ def test_of_many_windows_an_epoch_takes_some_and_every_epoch_others() -> None:
     spread = np.concatenate(list(batch_order(lengths, 32, None, 0, most=100)))
     assert spread.tolist() == list(range(0, 1000, 10))
     assert len(np.concatenate(list(batch_order(lengths, 32, 0, 0, most=2000)))) == 1000
-
-
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 20), st.integers(0, 30))
-def test_a_balanced_epoch_has_equally_many_of_each_group_and_can_be_taken_up(
-    sizes: list[int], batch_size: int, start: int
-) -> None:
-    ends = np.cumsum(sizes)
-    groups = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-    lengths = np.random.default_rng(0).integers(1, 9, ends[-1])
-    batches = list(batch_order(lengths, batch_size, 7, 3, groups=groups))
-    order = np.concatenate(batches)
-    each = -(-int(ends[-1]) // len(sizes))
-    assert len(order) == items_of(int(ends[-1]), None, groups) == each * len(sizes)
-    for members in groups:
-        times = np.bincount(order[np.isin(order, members)], minlength=ends[-1])[members]
-        assert times.sum() == each
-        assert times.max() - times.min() <= 1, "none comes again before all have come"
-    again = [b.tolist() for b in batch_order(lengths, batch_size, 7, 3, start, groups=groups)]
-    assert again == [b.tolist() for b in batches[start:]]
-
-
-def test_balanced_epochs_differ() -> None:
-    groups = [np.arange(90), np.arange(90, 100)]
-    first, second = (np.concatenate(list(batch_order(np.full(100, 5), 10, 0, e, groups=groups))) for e in (0, 1))
-    assert set(first[first < 90].tolist()) != set(second[second < 90].tolist())
-    assert (first != second).any()

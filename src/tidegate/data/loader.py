@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from tidegate.data.balance import balanced, balanced_count
 from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
 from tidegate.data.windows import Windows
@@ -32,7 +33,8 @@ def batch_order(
     Of more than `most` sequences, that many are taken: evenly spread, or each epoch others at random. With `groups`,
     the indices of each group, a shuffled epoch has equally many of each (see `balanced`).
     """
-    count = items_of(len(lengths), most, groups)
+    count = len(lengths) if most is None else min(most, len(lengths))
+    count = balanced_count(groups) if groups else count
     starts = np.arange(0, count, batch_size)
     if seed is None:
         for at in starts[start:]:
@@ -52,23 +54,6 @@ def batch_order(
             order[at : at + pool] = some[np.argsort(lengths[some], kind="stable")]
         starts = random.permutation(starts)
     yield from (order[at : at + batch_size] for at in starts[start:])
-
-
-def items_of(count: int, most: int | None, groups: Sequence[np.ndarray]) -> int:
-    """Return how many items an epoch takes of `count`; balanced, as many of each group as make up about all."""
-    if groups:
-        return len(groups) * -(-sum(map(len, groups)) // len(groups))
-    return count if most is None else min(most, count)
-
-
-def balanced(groups: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """Return indices in random order, equally many of each group.
-
-    None comes again before all of its group have come: a large group is drawn from, a small one repeated.
-    """
-    each = items_of(0, None, groups) // len(groups)
-    rounds = [[random.permutation(members) for _ in range(-(-each // len(members)))] for members in groups]
-    return random.permutation(np.concatenate([np.concatenate(some)[:each] for some in rounds]))
 
 
 class Maker(Protocol):
@@ -98,7 +83,10 @@ class Loader:
     @property
     def items(self) -> int:
         """How many sequences or windows an epoch takes."""
-        return items_of(len(self.maker.lengths), self.most, self.groups)
+        if self.groups:
+            return balanced_count(self.groups)
+        count = len(self.maker.lengths)
+        return count if self.most is None else min(count, self.most)
 
     @property
     def steps(self) -> int:
