@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.data.balance import balanced_count
 from tidegate.data.loader import batch_order
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 20), st.integers(0, 30))
 def test_a_balanced_epoch_has_equally_many_of_each_group_and_can_be_taken_up(
     sizes: list[int], batch_size: int, start: int

@@ -178,7 +178,6 @@ def balanced_accuracy(options: dict[str, Any]) -> float:
         {"logit_adjustment": 1.0},
         {"logit_adjustment_after": 1.0},
         {"loss": "ldam", "class_weight": 0.99},
-        {"loss": "focal", "class_weight": 0.99},
         {"sampling": "balanced"},
     ],
 )
@@ -191,8 +190,7 @@ def test_rare_classes_gain_on_a_long_tail(options: dict[str, Any], plain: float)
     ("task", "options"),
     [
         ("classification", {"loss": "ldam", "ldam_scale": 10.0, "class_weight": "balanced"}),
-        ("classification", {"logit_adjustment_after": 0.5}),
-        ("classification", {"label_smoothing": 0.1, "sampling": "balanced"}),
+        ("classification", {"label_smoothing": 0.1, "logit_adjustment_after": 0.5}),
         ("tagging", {"loss": "focal", "focal_gamma": 1.0, "class_weight": {"u": 2.0}}),
         ("multilabel", {"loss": "focal", "class_weight": 0.9}),
         ("regression", {"loss": "quantile", "quantiles": [0.2, 0.8]}),

@@ -178,7 +178,7 @@ def test_a_small_gru_learns_where_symbols_lie() -> None:
     layer, head = nn.Recurrent(GRU(3, 16)), torch.nn.Linear(16, 4)
     optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], lr=0.02)
     x, target, lengths, sizes = spoken(128, seed=1)
-    for _ in range(120):
+    for _ in range(80):
         total, count = ctc_loss(head(layer(x, lengths=lengths)[0]), target, lengths=lengths, target_lengths=sizes)
         optimizer.zero_grad()
         (total / count).backward()

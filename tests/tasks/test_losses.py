@@ -194,7 +194,7 @@ def test_losses_of_numbers_are_their_equations_and_a_missing_truth_counts_nothin
     total, count = loss(guess, holed)
     total.backward()
     kept = [0, 1, 3, 4, 5]
-    assert float(total) == pytest.approx(number_by_hand(name, prediction[kept].numpy(), TRUTH[kept].numpy()), 1e-10)
+    assert total.item() == pytest.approx(number_by_hand(name, prediction[kept].numpy(), TRUTH[kept].numpy()), 1e-10)
     assert int(count) == 10
     assert guess.grad is not None
     assert (guess.grad[2] == 0).all()

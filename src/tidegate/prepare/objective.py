@@ -36,8 +36,6 @@ _GO_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def resolve_loss(config: Config, task: str) -> dict[str, Any]:
     """Return the loss to be written down for a task; one, or an option, that does not fit it is a `ConfigError`."""
-    if task not in LOSSES:
-        return {}
     loss = config.loss or LOSSES[task][0]
     doing = f"choosing what to train {task} with"
     if loss not in LOSSES[task]:
