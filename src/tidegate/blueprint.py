@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -58,8 +59,12 @@ class Blueprint(BaseModel):
         seed: int | None = None,
         *,
         targets: bool = True,
+        groups: Sequence[np.ndarray] = (),
     ) -> Loader:
-        """Return batches of whole sequences, with their targets unless they are to be predicted."""
+        """Return batches of whole sequences, with their targets unless they are to be predicted.
+
+        With `groups`, indices into `chosen`, an epoch has equally many of each group.
+        """
         table, task = encoded.table, self.task
         if targets:
             check_columns(table, self.plan.targets, "targets")
@@ -68,7 +73,8 @@ class Blueprint(BaseModel):
         if task.per_step and isinstance(task, Classification):
             tags = step_classes(table, task.target, task.classes)
             return Loader(Sequences(encoded, chosen, step_targets=tags), batch_size, seed)
-        return Loader(Sequences(encoded, chosen, self._targets(table)[torch.from_numpy(chosen)]), batch_size, seed)
+        maker = Sequences(encoded, chosen, self._targets(table)[torch.from_numpy(chosen)])
+        return Loader(maker, batch_size, seed, groups=groups)
 
     def _targets(self, table: Table) -> torch.Tensor:
         task = self.task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from numbers import Real
 from pathlib import Path
@@ -28,6 +29,32 @@ _MOST = 10**9
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)] | tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+
+
+LossName = Literal[
+    "cross_entropy", "focal", "ldam", "mse", "mae", "huber", "quantile",
+    "gaussian", "laplace", "student_t", "poisson", "negative_binomial",
+]  # fmt: skip
+ClassWeight = Literal["balanced"] | float | dict[str, float]
+_CORRECTIONS = ("class_weight", "logit_adjustment", "logit_adjustment_after", "sampling")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _class_weight(value: Any) -> Any:
+    """Let classes be named by what they are (1, True), and say at once what all the forms are."""
+    if isinstance(value, dict):
+        fits = value and all(_is_number(w) and math.isfinite(w) and w > 0 for w in value.values())
+        value = {str(name): weight for name, weight in value.items()}
+    elif _is_number(value):
+        fits = 0 <= value < 1
+    else:
+        fits = value is None or value == "balanced"
+    if not fits:
+        raise ValueError("'balanced', a number of at least 0 and below 1, or a weight above 0 for every class named")
+    return value
 
 
 def _cell_name(cell: Any) -> Any:
@@ -70,7 +97,16 @@ class Config(BaseModel):
     lookback: int | None = Field(default=None, ge=1, le=_MOST)
     channels: Literal["shared", "joint"] = "shared"
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
-    loss: Literal["mse", "mae", "huber"] = "mse"
+
+    loss: LossName | None = None
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weight: Annotated[ClassWeight | None, BeforeValidator(_class_weight)] = None
+    focal_gamma: float = Field(default=2.0, ge=0)
+    ldam_margin: float = Field(default=0.5, gt=0)
+    ldam_scale: float = Field(default=30.0, gt=0)
+    logit_adjustment: float = Field(default=0.0, ge=0)
+    logit_adjustment_after: float = Field(default=0.0, ge=0)
+    sampling: Literal["all", "balanced"] = "all"
 
     unit: Literal["character", "word", "subword"] = "character"
     vocabulary_size: int | None = Field(default=None, ge=3, le=_MOST)
@@ -78,7 +114,6 @@ class Config(BaseModel):
     tied: bool | None = None
     bptt_steps: int = Field(default=128, ge=1, le=_MOST)
     vary_bptt: bool = True
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     source: str | None = None
     valid_target: str | None = None
     attention: str | None = "general"
@@ -134,7 +169,7 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
                 doing, expected="a known option", got=repr(name), hint=did_you_mean(name, Config.model_fields)
             )
     try:
-        return Config(**{**TEXT_TASKS.get(str(options.get("task")), {}), **options})
+        return _corrected_once(Config(**{**TEXT_TASKS.get(str(options.get("task")), {}), **options}), doing)
     except ValidationError as error:
         first = error.errors()[0]
         name, *within = map(str, first["loc"])
@@ -146,6 +181,20 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
             got=repr(first["input"]),
             hint="see tidegate train --help",
         ) from None
+
+
+def _corrected_once(config: Config, doing: str) -> Config:
+    """Raise unless class frequencies are corrected for in one way at most: two would correct twice."""
+    fields = Config.model_fields
+    given = [name for name in _CORRECTIONS if getattr(config, name) != fields[name].default]
+    if len(given) > 1:
+        raise ConfigError(
+            doing,
+            expected=f"at most one of {', '.join(_CORRECTIONS)}, each of which corrects for class frequencies",
+            got=" and ".join(f"{name}={getattr(config, name)!r}" for name in given),
+            hint=f"leave {given[-1]} out",
+        )
+    return config
 
 
 def read_config(path: Path) -> dict[str, Any]:

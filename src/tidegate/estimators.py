@@ -47,7 +47,7 @@ class Options(BaseEstimator):
     residual: bool = False
     connection: str | None = None
     recompute: bool = False
-    loss: str = "mse"
+    loss: str | None = None
     epochs: int = 50
     batch_size: int = 32
     lr: float = 3e-3
@@ -142,8 +142,26 @@ class _Estimator(Options):
         return tags
 
 
-class Classifier(ClassifierMixin, _Estimator):
+@dataclass(eq=False, repr=False)
+class _OfClasses(_Estimator):
+    """Options of those that tell classes apart."""
+
+    _: KW_ONLY
+    label_smoothing: float = 0.0
+    class_weight: str | float | dict[Any, float] | None = None
+    focal_gamma: float = 2.0
+    ldam_margin: float = 0.5
+    ldam_scale: float = 30.0
+    logit_adjustment: float = 0.0
+    logit_adjustment_after: float = 0.0
+
+
+@dataclass(eq=False, repr=False)
+class Classifier(ClassifierMixin, _OfClasses):
     """A class for each sequence (D1). y is [N] labels, or [N, C] zeros and ones for several labels each."""
+
+    _: KW_ONLY
+    sampling: str = "all"
 
     def _task_of(self, y: Any) -> str:
         return "multilabel" if np.ndim(y) == 2 else "classification"
@@ -179,8 +197,15 @@ class Classifier(ClassifierMixin, _Estimator):
         return float(np.average(right if right.ndim == 1 else right.all(1), weights=sample_weight))
 
 
+@dataclass(eq=False, repr=False)
 class Regressor(RegressorMixin, _Estimator):
-    """A number, or several, for each sequence (D2). y is [N] or [N, C]."""
+    """A number, or several, for each sequence (D2). y is [N] or [N, C].
+
+    With `loss="quantile"` or a distribution (`"gaussian"`, `"poisson"` …) there are `quantiles` too.
+    """
+
+    _: KW_ONLY
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
 
     _task = "regression"
 
@@ -191,13 +216,29 @@ class Regressor(RegressorMixin, _Estimator):
         values = np.stack([frame[n].to_numpy() for n in self.model_.blueprint.plan.targets], axis=1)
         return values[:, 0] if values.shape[1] == 1 else values
 
+    def predict_quantiles(self, X: Any) -> np.ndarray:
+        """Return the quantiles, lowest first, [N, Q] or [N, C, Q]; a model with a point loss has none."""
+        table = self._table(X)
+        task: Any = self.model_.blueprint.task
+        if not task.quantiles:
+            raise ConfigError(
+                "predicting quantiles",
+                expected="a model trained to give them",
+                got=f"loss={task.point!r}, quantiles={self.quantiles!r}",
+                hint="Regressor(loss='quantile')",
+            )
+        frame = self.model_.predict(table)
+        names = [[f"{target}_q{100 * q:g}" for q in task.quantiles] for target in task.targets]
+        values = np.stack([frame.select(each).to_numpy() for each in names], axis=1)
+        return values[:, 0] if values.shape[1] == 1 else values
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of the variance that is explained, R²."""
         check_is_fitted(self, "model_")
         return self._figure(X, y, "r2") if is_name(y) else super().score(X, y, sample_weight)
 
 
-class Tagger(_Estimator):
+class Tagger(_OfClasses):
     """A class for each step (D3). y is [N, T] labels or a list of [T_i]; NaN and None are steps without a tag."""
 
     _task = "tagging"

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidegate.artifact import DESCRIPTION, WEIGHTS, write_model
-from tidegate.config import TEXT_TASKS, Config, make_config
+from tidegate.config import TEXT_TASKS, Config, TaskName, make_config
 from tidegate.data.infer import TYPES
 from tidegate.data.pairs import is_lines
 from tidegate.data.source import open_source
@@ -32,9 +32,13 @@ from tidegate.train.seeds import random_state_kept, seed_everything
 from tidegate.train.settings import TrainSettings
 
 CONFIG, REPORT = "config.json", "report.html"
+_TABLES = tuple(task for task in get_args(TaskName) if task not in TEXT_TASKS)
 _ONLY_FOR = {
-    ("known", "horizon", "lookback", "channels", "quantiles", "windows_per_epoch"): ("forecasting",),
-    ("unit", "vocabulary_size", "embedding_size", "tied", "label_smoothing"): tuple(TEXT_TASKS),
+    ("id", "time", "ignore", "kinds", "pooling", "loss", "class_weight", "sampling"): _TABLES,
+    ("logit_adjustment", "logit_adjustment_after"): _TABLES,
+    ("known", "horizon", "lookback", "channels", "windows_per_epoch"): ("forecasting",),
+    ("quantiles",): ("forecasting", "regression"),
+    ("unit", "vocabulary_size", "embedding_size", "tied"): tuple(TEXT_TASKS),
     ("bptt_steps", "vary_bptt"): ("generate",),
     ("source", "valid_target", "attention", "input_feeding", "scheduled_sampling", "sampling_pace"): ("translate",),
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from tidegate.data.balance import balanced, balanced_count
 from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
 from tidegate.data.windows import Windows
@@ -17,22 +18,35 @@ _BUCKET_BATCHES = 32
 
 
 def batch_order(
-    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int, start: int = 0, most: int | None = None
+    lengths: np.ndarray,
+    batch_size: int,
+    seed: int | None,
+    epoch: int,
+    start: int = 0,
+    most: int | None = None,
+    groups: Sequence[np.ndarray] = (),
 ) -> Iterator[np.ndarray]:
     """Yield the batches of one epoch from `start` on as index arrays; the same (seed, epoch) gives the same batches.
 
     With `seed` None the order is the given one and nothing is shuffled (evaluation, prediction). Otherwise
     sequences are shuffled, sorted by length within pools of `_BUCKET_BATCHES` batches, and the batches shuffled.
-    Of more than `most` sequences, that many are taken: evenly spread, or each epoch others at random.
+    Of more than `most` sequences, that many are taken: evenly spread, or each epoch others at random. With `groups`,
+    the indices of each group, a shuffled epoch has equally many of each (see `balanced`).
     """
     count = len(lengths) if most is None else min(most, len(lengths))
+    count = balanced_count(groups) if groups else count
     starts = np.arange(0, count, batch_size)
     if seed is None:
         for at in starts[start:]:
             yield np.arange(at, min(at + batch_size, count)) * len(lengths) // count
         return
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(count) if count == len(lengths) else random.choice(len(lengths), count, replace=False)
+    if groups:
+        order = balanced(groups, random)
+    elif count == len(lengths):
+        order = random.permutation(count)
+    else:
+        order = random.choice(len(lengths), count, replace=False)
     if count and lengths.min() != lengths.max():
         pool = batch_size * _BUCKET_BATCHES
         for at in range(0, count, pool):
@@ -54,14 +68,26 @@ class Maker(Protocol[Made]):
 
 
 class Loader(Generic[Made]):
-    """Hands out the batches of an epoch, `most` items or all, from any step on. `seed` None keeps the given order."""
+    """Hands out the batches of an epoch, `most` items or all, from any step on. `seed` None keeps the given order.
 
-    def __init__(self, maker: Maker[Made], batch_size: int, seed: int | None = None, most: int | None = None) -> None:
-        self.maker, self.batch_size, self.seed, self.most = maker, batch_size, seed, most
+    With `groups`, the items of each class, an epoch has equally many of each.
+    """
+
+    def __init__(
+        self,
+        maker: Maker[Made],
+        batch_size: int,
+        seed: int | None = None,
+        most: int | None = None,
+        groups: Sequence[np.ndarray] = (),
+    ) -> None:
+        self.maker, self.batch_size, self.seed, self.most, self.groups = maker, batch_size, seed, most, groups
 
     @property
     def items(self) -> int:
         """How many sequences or windows an epoch takes."""
+        if self.groups:
+            return balanced_count(self.groups)
         count = len(self.maker.lengths)
         return count if self.most is None else min(count, self.most)
 
@@ -70,7 +96,8 @@ class Loader(Generic[Made]):
         return -(-self.items // self.batch_size)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Made]:
-        for chosen in batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start, self.most):
+        order = batch_order(self.maker.lengths, self.batch_size, self.seed, epoch, start, self.most, self.groups)
+        for chosen in order:
             yield self.maker.make(chosen)
 
 

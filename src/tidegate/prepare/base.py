@@ -10,6 +10,7 @@ from tidegate.blueprint import AnyBlueprint
 from tidegate.config import Config
 from tidegate.data.schema import AS_ASKED, Schema, first_values
 from tidegate.data.table import Table
+from tidegate.prepare.objective import idle_options
 from tidegate.tasks.base import Classes
 from tidegate.tasks.network import Architecture
 from tidegate.train.loop import LoaderLike
@@ -35,7 +36,7 @@ def architecture(config: Config) -> Architecture:
 
 
 def remarks(table: Table, plan: Schema, config: Config) -> list[str]:
-    """Return what a user may not have meant: columns left out, one long sequence, a label that seldom changes."""
+    """Return what a user may not have meant: what is left out, one long sequence, a label that seldom changes."""
     notes = list(table.notes)
     for name, why in plan.ignored.items():
         if name != plan.time and name not in config.ignore:
@@ -44,7 +45,7 @@ def remarks(table: Table, plan: Schema, config: Config) -> list[str]:
         notes.append(f"without id= and time= the table is one sequence of {table.rows:,} steps, in row order")
     if plan.task == "tagging" and plan.reason != AS_ASKED:
         notes += _seldom_changing(table, plan.targets[0])
-    return notes
+    return notes + idle_options(config)
 
 
 def _seldom_changing(table: Table, name: str) -> list[str]:

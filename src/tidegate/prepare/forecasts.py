@@ -16,6 +16,7 @@ from tidegate.data.table import Table
 from tidegate.data.windows import Windows, window_origins
 from tidegate.errors import DataError
 from tidegate.prepare.base import Prepared, architecture, remarks
+from tidegate.prepare.objective import number_loss
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.targets import fit_scaler
 
@@ -103,7 +104,7 @@ def _blueprint(table: Table, config: Config, plan: Schema, segments: Segments) -
         horizon=config.horizon or 1,
         lookback=config.lookback or 1,
         quantiles=config.quantiles,
-        point=config.loss,
+        point=number_loss(config),
     )
     return Blueprint(
         plan=plan,

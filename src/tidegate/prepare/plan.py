@@ -7,7 +7,10 @@ from tidegate.data.schema import infer_schema
 from tidegate.data.table import Table
 from tidegate.prepare.base import Prepared
 from tidegate.prepare.forecasts import prepare_forecasts
+from tidegate.prepare.objective import resolve_loss
 from tidegate.prepare.sequences import prepare_sequences
+from tidegate.tasks.readings import COUNTS
+from tidegate.tasks.targets import check_counts
 
 
 def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepared:
@@ -25,8 +28,12 @@ def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepare
             "task": plan.task,
             "id": plan.id,
             "time": plan.time,
+            **resolve_loss(config, plan.task),
             "bidirectional": plan.task == "tagging" if config.bidirectional is None else config.bidirectional,
         }
     )
+    if config.loss in COUNTS:
+        for each in (table, *(() if valid is None else (valid,))):
+            check_counts(each, plan.targets)
     build = prepare_forecasts if plan.task == "forecasting" else prepare_sequences
     return build(table, config, plan, valid)

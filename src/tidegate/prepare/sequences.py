@@ -12,10 +12,11 @@ from tidegate.data.split import split_by_id
 from tidegate.data.table import Table
 from tidegate.errors import DataError
 from tidegate.prepare.base import Prepared, architecture, remarks, rows_of, spellings
+from tidegate.prepare.objective import class_loss, groups_of, label_loss, number_loss, quantiles_of
 from tidegate.tasks.any import AnyTask
 from tidegate.tasks.classification import Classification, MultiLabel, Tagging
 from tidegate.tasks.regression import Regression
-from tidegate.tasks.targets import find_classes, labelled, sequence_classes, sequence_numbers
+from tidegate.tasks.targets import count_classes, find_classes, labelled, sequence_classes, sequence_numbers
 
 
 def prepare_sequences(table: Table, config: Config, plan: Schema, valid: Table | None) -> Prepared:
@@ -33,6 +34,7 @@ def prepare_sequences(table: Table, config: Config, plan: Schema, valid: Table |
         train_part, valid_part = usable[chosen[0]], usable[chosen[1]]
     features = fit_features(table, plan.inputs, rows_of(table, train_part), clock=plan.time)
     task = _task(table, plan, classes, train_part, config)
+    balance = groups_of(config, None if groups is None else groups[train_part])
     blueprint = Blueprint(plan=plan, features=features, known=None, task=task, architecture=architecture(config))
     held = encoded = Encoded(table, features)
     if valid is not None:
@@ -41,7 +43,7 @@ def prepare_sequences(table: Table, config: Config, plan: Schema, valid: Table |
     return Prepared(
         blueprint,
         config,
-        train=blueprint.loader(encoded, train_part, config.batch_size, config.seed),
+        train=blueprint.loader(encoded, train_part, config.batch_size, config.seed, groups=balance),
         valid=blueprint.loader(held, valid_part, config.batch_size),
         sizes={"train_sequences": len(train_part), "valid_sequences": len(valid_part)},
         notes=notes,
@@ -61,10 +63,10 @@ def _usable(table: Table, plan: Schema, notes: list[str]) -> np.ndarray:
 def _task(
     table: Table, plan: Schema, classes: tuple[bool | int | float | str, ...] | None, part: np.ndarray, config: Config
 ) -> AnyTask:
-    if plan.task == "classification":
-        return Classification(target=plan.targets[0], classes=classes or ())
-    if plan.task == "tagging":
-        return Tagging(target=plan.targets[0], classes=classes or ())
+    if classes:
+        counts = count_classes(table, plan.targets[0], classes, part, by_step=plan.task == "tagging")
+        kind = Tagging if plan.task == "tagging" else Classification
+        return kind(target=plan.targets[0], classes=classes, objective=class_loss(config, classes, counts))
     values = sequence_numbers(table, plan.targets)
     if plan.task == "multilabel":
         odd = values[~np.isin(values, (0, 1)) & ~np.isnan(values)]
@@ -75,11 +77,12 @@ def _task(
                 got=str(odd[0]),
                 hint="task='regression'",
             )
-        return MultiLabel(targets=plan.targets)
+        return MultiLabel(targets=plan.targets, objective=label_loss(config, plan.targets, values[part]))
     std = values[part].std(0)
     return Regression(
         targets=plan.targets,
         mean=tuple(values[part].mean(0).tolist()),
         std=tuple(np.where(std > 0, std, 1.0).tolist()),
-        point=config.loss,
+        point=number_loss(config),
+        quantiles=quantiles_of(config),
     )

@@ -12,17 +12,18 @@ from tidegate.data.loader import Loader
 from tidegate.tasks.base import target_of
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
-from tidegate.tasks.regression import ErrorSums, Regression
+from tidegate.tasks.regression import ErrorSums, IntervalSums, Regression
 from tidegate.train.evaluation import predictions
 
 
-def numbers(network: Network, loader: Loader, task: Regression) -> tuple[np.ndarray, np.ndarray, ErrorSums]:
+def numbers(network: Network, loader: Loader, task: Regression) -> tuple[np.ndarray, np.ndarray, IntervalSums]:
     """Return truths and predictions [N, C] in the targets' own units, and the task's sums over them."""
     mean, std = np.array(task.mean), np.array(task.std)
     truth, guess, found = [], [], task.metrics()
     for batch, prediction in predictions(network, loader):
+        point = task.reading.point(task.read(prediction))
         truth.append(_numpy(target_of(batch)) * std + mean)
-        guess.append(_numpy(prediction) * std + mean)
+        guess.append(_numpy(point) * std + mean)
         found.update(batch, prediction)
     return np.concatenate(truth), np.concatenate(guess), found
 
@@ -83,9 +84,9 @@ def forecasts(network: Network, loader: Loader, task: Forecasting, examples: int
         if batch.history is None:
             raise RuntimeError("a forecasting batch has a history")
         target = target_of(batch)
-        truth, past, guess = _numpy(target), _numpy(batch.history), _numpy(prediction)
-        guess[..., 1:] = np.sort(guess[..., 1:], axis=-1)
-        model.add(prediction[..., 0], target)
+        summary = task.reading.summary(prediction)
+        truth, past, guess = _numpy(target), _numpy(batch.history), _numpy(summary)
+        model.add(summary[..., 0], target)
         last = torch.from_numpy(_last_known(past)).to(target)
         naive.add(last[:, None].expand_as(target), target)
         for b, window in enumerate(batch.rows.tolist()):

@@ -15,7 +15,7 @@ from tidegate.tasks.base import Task
 from tidegate.tasks.classification import Classification, ConfusionCounts, LabelCounts, MultiLabel
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.network import Network
-from tidegate.tasks.regression import ErrorSums, Regression
+from tidegate.tasks.regression import IntervalSums, Regression
 from tidegate.train.evaluation import evaluate
 
 _POINTS, _TARGETS, _BINS = 2000, 3, 40
@@ -75,7 +75,7 @@ def _labels(found: LabelCounts) -> str:
     return table(heads, rows, f"Every label on all {found.count:,} validation sequences, at a probability of 0.5")
 
 
-def _numbers(truth: np.ndarray, guess: np.ndarray, found: ErrorSums, task: Regression, plots: Plots) -> str:
+def _numbers(truth: np.ndarray, guess: np.ndarray, found: IntervalSums, task: Regression, plots: Plots) -> str:
     parts = []
     for i, name in enumerate(task.targets[:_TARGETS]):
         finite = np.isfinite(guess[:, i] - truth[:, i])

@@ -40,6 +40,11 @@ class Task(BaseModel, ABC):
         """Whether there is a prediction for every step."""
         return False
 
+    @property
+    def cosines(self) -> bool:
+        """Whether the head gives cosines between what it reads and its weights, instead of a linear map."""
+        return False
+
     @abstractmethod
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of losses and how many were summed, both scalars."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tidegate.data.batch import IGNORED, Batch
 from tidegate.tasks.base import Better, Classes, Task, as_numpy, class_array, one_per, target_of
+from tidegate.tasks.long_tail import ClassLoss, LabelLoss
 
 
 class ConfusionCounts:
@@ -18,12 +19,12 @@ class ConfusionCounts:
 
     better: ClassVar[Better] = {"accuracy": "higher", "balanced_accuracy": "higher", "macro_f1": "higher"}
 
-    def __init__(self, classes: Classes) -> None:
-        self.classes = classes
+    def __init__(self, classes: Classes, scores: Callable[[Tensor], Tensor] = lambda prediction: prediction) -> None:
+        self.classes, self.scores = classes, scores
         self.matrix = torch.zeros(len(classes), len(classes), dtype=torch.int64)
 
     def update(self, batch: Batch, prediction: Tensor) -> None:
-        truth, guess = target_of(batch).flatten(), prediction.argmax(-1).flatten()
+        truth, guess = target_of(batch).flatten(), self.scores(prediction).argmax(-1).flatten()
         real = truth != IGNORED
         size = len(self.classes)
         pairs = (truth[real] * size + guess[real]).cpu()
@@ -54,26 +55,30 @@ class ConfusionCounts:
 
 
 class Classification(Task):
-    """One of several classes per sequence (D1). Predictions are logits [B, C]; the loss is cross-entropy in nats."""
+    """One of several classes per sequence (D1). Predictions are logits [B, C]; the loss is `objective`, in nats."""
 
     task: Literal["classification"] = "classification"
     target: str
     classes: Classes
+    objective: ClassLoss = ClassLoss()
 
     @property
     def outputs(self) -> int:
         return len(self.classes)
 
+    @property
+    def cosines(self) -> bool:
+        return self.objective.loss == "ldam"
+
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        target = target_of(batch)
-        return F.cross_entropy(prediction, target, reduction="sum"), one_per(target)
+        return self.objective(prediction, target_of(batch))
 
     def metrics(self) -> ConfusionCounts:
-        return ConfusionCounts(self.classes)
+        return ConfusionCounts(self.classes, self.objective.scores)
 
     def decode(self, prediction: Tensor) -> dict[str, np.ndarray]:
         """Return the likeliest class, and each class's probability in `probability_<class>`."""
-        probability = as_numpy(prediction.double().softmax(-1))
+        probability = as_numpy(self.objective.scores(prediction.double()).softmax(-1))
         columns = {self.target: class_array(self.classes)[probability.argmax(-1)]}
         columns.update({f"probability_{c}": probability[..., i] for i, c in enumerate(self.classes)})
         return columns
@@ -87,11 +92,6 @@ class Tagging(Classification):
     @property
     def per_step(self) -> bool:
         return True
-
-    def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        target = target_of(batch)
-        total = F.cross_entropy(prediction.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum")
-        return total, (target != IGNORED).sum()
 
 
 class LabelCounts:
@@ -134,10 +134,11 @@ class LabelCounts:
 
 
 class MultiLabel(Task):
-    """Any of several yes/no labels per sequence (D1). Predictions are logits [B, C]; binary cross-entropy, nats."""
+    """Any of several yes/no labels per sequence (D1). Predictions are logits [B, C]; the loss is a mean over labels."""
 
     task: Literal["multilabel"] = "multilabel"
     targets: tuple[str, ...]
+    objective: LabelLoss = LabelLoss()
 
     @property
     def outputs(self) -> int:
@@ -145,7 +146,7 @@ class MultiLabel(Task):
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
         target = target_of(batch)
-        return F.binary_cross_entropy_with_logits(prediction, target, reduction="sum") / self.outputs, one_per(target)
+        return self.objective(prediction, target)[0] / self.outputs, one_per(target)
 
     def metrics(self) -> LabelCounts:
         return LabelCounts(self.targets)

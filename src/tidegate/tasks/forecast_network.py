@@ -23,6 +23,7 @@ class ForecastNetwork(Network):
     "RevIN", without its affine part). AR is one linear map from the look-back to the horizon beside the recurrent
     path, as in LSTNet (Lai 2018, §3.5), shared by all targets. Missing steps enter as u = 0 with a mask of 0.
     With shared channels each target is forecast on its own by the same weights; joint channels see each other.
+    Of a distribution's parameters the place is forecast so; the logarithm of its scale gains ln s.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ForecastNetwork(Network):
     ) -> None:
         super().__init__(task)
         self.horizon, self.targets, self.outputs = task.horizon, len(task.targets), task.outputs
+        self.places, self.log_scales = task.reading.places, task.reading.log_scales
         self.shared = architecture.channels == "shared" or self.targets == 1
         channels = 1 if self.shared else self.targets
         self.columns = Columns(width, cardinalities)
@@ -73,7 +75,12 @@ class ForecastNetwork(Network):
             steps = torch.cat([steps, known], dim=-1)
         raw = self.head(F.gelu(self.step(steps))).reshape(*steps.shape[:2], u.shape[2], self.outputs)
         linear = self.highway(u.transpose(1, 2)).transpose(1, 2)[..., None]
-        forecast = (raw + linear) * scale[..., None] + level[..., None]
+        forecast = (raw[..., : self.places] + linear) * scale[..., None] + level[..., None]
+        if self.places < self.outputs:
+            # A spread grows with the look-back's; what has no unit does not.
+            grows = [float(i in self.log_scales) for i in range(self.places, self.outputs)]
+            spread = raw[..., self.places :] + scale[..., None].log() * scale.new_tensor(grows)
+            forecast = torch.cat([forecast, spread], dim=-1)
         if copies > 1:
             forecast = forecast.reshape(-1, copies, self.horizon, self.outputs).transpose(1, 2)
         return forecast

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tidegate.cells import CELLS
 from tidegate.data.batch import Batch
@@ -119,6 +120,17 @@ class Pool(nn.Module):
         return torch.stack([last, backward[:, 0]], dim=2).flatten(1)
 
 
+class Cosines(nn.Module):
+    """The cosine between x [..., D] and each of C learned vectors, [..., C]; 0 for a vector of zeros."""
+
+    def __init__(self, size: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(count, size)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+
+
 class Trainable(nn.Module):
     """What the loop trains: `forward` predicts, `loss` and `metrics` judge."""
 
@@ -153,7 +165,7 @@ class SequenceNetwork(Network):
         self.pool = None if task.per_step else Pool(architecture.pooling, architecture.bidirectional, groups)
         size = size if self.pool is None else self.pool.width(size)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.head = nn.Linear(size, task.outputs)
+        self.head = Cosines(size, task.outputs) if task.cosines else nn.Linear(size, task.outputs)
 
     def forward(self, batch: Batch) -> Tensor:
         x, _ = self.recurrent(self.columns(batch.dense, batch.codes), lengths=batch.lengths)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tidegate.data.batch import Batch
 from tidegate.tasks.base import Better, Task, as_numpy, one_per, target_of
-
-PointLoss = Literal["mse", "mae", "huber"]
-_POINT: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
-
-
-def point_loss(kind: PointLoss, prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the elementwise loss; Huber's threshold is 1 standard deviation of the target."""
-    return _POINT[kind](prediction, target, reduction="none")
+from tidegate.tasks.readings import NumberLoss, Reading, make_reading
 
 
 class ErrorSums:
@@ -93,26 +84,75 @@ class ErrorSums:
         }
 
 
-class Regression(Task):
-    """One or several numbers per sequence (D2). Predictions [B, C] are in standard units of the training part."""
+class IntervalSums:
+    """Errors of the point prediction, and how often the widest interval between quantiles holds the truth."""
 
-    task: Literal["regression"] = "regression"
+    def __init__(self, task: NumberTask) -> None:
+        self.task, self.reading = task, task.reading
+        self.errors = ErrorSums(task.mean, task.std)
+        self.inside, self.count = 0, 0
+
+    @property
+    def better(self) -> Better:
+        coverage: Better = {"interval_coverage": "higher"} if len(self.reading.levels) > 1 else {}
+        return {**self.errors.better, **coverage}
+
+    def update(self, batch: Batch, prediction: Tensor) -> None:
+        truth, raw = target_of(batch), self.task.read(prediction)
+        self.errors.add(self.reading.point(raw), truth)
+        if len(self.reading.levels) > 1:
+            band = self.reading.quantiles(raw).to(truth)
+            self.inside += int(((truth >= band[..., 0]) & (truth <= band[..., -1])).sum())
+            self.count += int((~truth.isnan()).sum())
+
+    def per_target(self) -> dict[str, np.ndarray]:
+        """Return the errors of the point prediction for each target, see `ErrorSums`."""
+        return self.errors.per_target()
+
+    def compute(self) -> dict[str, float]:
+        figures = self.errors.compute()
+        if self.count:
+            figures["interval_coverage"] = self.inside / self.count
+        return figures
+
+
+class NumberTask(Task):
+    """Numbers to be predicted, in standard units of the training part, and the loss that says how a head is read."""
+
     targets: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    point: PointLoss = "mse"
+    point: NumberLoss = "mse"
+    quantiles: tuple[float, ...] = ()
+
+    @property
+    def reading(self) -> Reading:
+        return make_reading(self.point, self.quantiles, self.mean, self.std)
+
+    def read(self, prediction: Tensor) -> Tensor:
+        """Return predictions as [..., C, P], the P numbers that `reading` reads of each target."""
+        return prediction
+
+    def metrics(self) -> IntervalSums:
+        return IntervalSums(self)
+
+    def decode(self, prediction: Tensor) -> dict[str, np.ndarray]:
+        """Return a column per target in its own units, then `<target>_q10` … and the parameters of a distribution."""
+        return self.reading.columns(self.read(prediction), self.targets, self.mean, self.std)
+
+
+class Regression(NumberTask):
+    """One or several numbers per sequence (D2). Predictions are [B, C·P], see `NumberTask`."""
+
+    task: Literal["regression"] = "regression"
 
     @property
     def outputs(self) -> int:
-        return len(self.targets)
+        return len(self.targets) * self.reading.size
+
+    def read(self, prediction: Tensor) -> Tensor:
+        return prediction.reshape(*prediction.shape[:-1], len(self.targets), self.reading.size)
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, Tensor]:
         target = target_of(batch)
-        return point_loss(self.point, prediction, target).sum() / self.outputs, one_per(target)
-
-    def metrics(self) -> ErrorSums:
-        return ErrorSums(self.mean, self.std)
-
-    def decode(self, prediction: Tensor) -> dict[str, np.ndarray]:
-        values = as_numpy(prediction.double()) * np.asarray(self.std) + np.asarray(self.mean)
-        return {name: values[:, i] for i, name in enumerate(self.targets)}
+        return self.reading.loss(self.read(prediction), target)[0] / len(self.targets), one_per(target)

@@ -45,6 +45,34 @@ def find_classes(table: Table, name: str) -> Classes:
     return classes
 
 
+def count_classes(table: Table, name: str, classes: Classes, part: np.ndarray, *, by_step: bool) -> np.ndarray:
+    """Return how often each class occurs in the sequences `part`, once in each or at its steps, int64 [C]."""
+    if not by_step:
+        found = sequence_classes(table, name, classes).numpy()[part]
+        return np.bincount(found[found != IGNORED], minlength=len(classes))
+    counts = np.zeros(len(classes), np.int64)
+    for values in chunks(table, name, [(int(table.offsets[i]), int(table.offsets[i + 1])) for i in part]):
+        found = class_indices(table, name, classes, values)
+        counts += np.bincount(found[found != IGNORED], minlength=len(classes))
+    return counts
+
+
+def check_counts(table: Table, names: Sequence[str]) -> None:
+    """Raise `DataError` unless every value of the columns is a whole number of at least 0, or missing."""
+    check_columns(table, names, "targets")
+    for name in names:
+        for values in chunks(table, name, [(0, int(table.offsets[-1]))]):
+            known = values[~np.isnan(values)]
+            odd = known[(known < 0) | (known != np.round(known))]
+            if odd.size:
+                raise DataError(
+                    f"reading counts {name!r} of {table.name}",
+                    expected="whole numbers of at least 0",
+                    got=f"{odd[0]:g}",
+                    hint="loss='gaussian' for other numbers",
+                )
+
+
 def _read_all(table: Table, name: str) -> np.ndarray:
     rows = int(table.offsets[-1])
     if table.in_memory:
