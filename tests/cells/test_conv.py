@@ -45,8 +45,8 @@ def convolved(cell: Convolutional, v: Tensor, weight: Tensor) -> Tensor:
     """`y[p] = Σ_tap W[tap] v[p + dilation·(tap − middle)]`, a tap at a time."""
     dims = tuple(range(2, v.dim()))
     total = v.new_zeros(())
-    for tap in itertools.product(*map(range, cell.kernel)):
-        shift = [d * (t - k // 2) for d, t, k in zip(cell.dilation, tap, cell.kernel, strict=True)]
+    for tap in itertools.product(*map(range, cell.kernel_sizes)):
+        shift = [d * (t - k // 2) for d, t, k in zip(cell.dilation, tap, cell.kernel_sizes, strict=True)]
         seen = v.roll([-s for s in shift], dims)
         if cell.padding_mode == "zeros":
             for dim, s in zip(dims, shift, strict=True):
@@ -58,7 +58,7 @@ def convolved(cell: Convolutional, v: Tensor, weight: Tensor) -> Tensor:
 
 
 def parts(cell: Convolutional, v: Tensor, which: str) -> tuple[Tensor, ...]:
-    bias = getattr(cell, f"bias_{which}").reshape(-1, *[1] * len(cell.space))
+    bias = getattr(cell, f"bias_{which}").reshape(-1, *[1] * len(cell.space_sizes))
     return (convolved(cell, v, getattr(cell, f"weight_{which}")) + bias).chunk(len(cell.gates), 1)
 
 
@@ -94,7 +94,7 @@ def build(name: str, **options: Any) -> Convolutional:
 
 
 def frames(cell: Convolutional, *shape: int) -> Tensor:
-    return torch.randn(*shape, *cell.space, dtype=torch.float64).requires_grad_()
+    return torch.randn(*shape, *cell.space_sizes, dtype=torch.float64).requires_grad_()
 
 
 def test_every_cell_of_frames_has_its_equation_here() -> None:
@@ -222,8 +222,8 @@ class ConvSCRN(Convolutional, SCRN):
 
 
 @pytest.mark.parametrize(("kind", "reach"), [(ConvMinGRU, 1), (ConvIndRNN, 1), (ConvSCRN, 2)])
-def test_any_cell_may_be_mixed_in(kind: type[Convolutional], reach: int) -> None:
-    """Places see no further in one step than their kernels; SCRN's output is two products away from its input."""
+def test_places_see_what_is_near(kind: type[Convolutional], reach: int) -> None:
+    """SCRN's output is two products away from its input."""
     torch.manual_seed(0)
     cell = kind(C, H, size=(4, 3), dtype=torch.float64)
     x = frames(cell, B, T, C)

@@ -121,7 +121,7 @@ def test_evaluation_is_the_run_whose_masks_are_what_they_are_on_average(name: st
     layer, x = build(name, option, 0.3), data(name)
     cell = layer.cells[0]
     evaluated = run(layer.eval(), x)
-    drawn = cell.train().draw(frames_to_rows(x, len(cell.space)))
+    drawn = cell.train().draw(frames_to_rows(x, len(cell.space_sizes)))
     ones = Given(*({mask: torch.ones_like(value) for mask, value in each.items()} for each in drawn))
     cell.__dict__["draw"] = lambda x: ones
     torch.testing.assert_close(run(layer.train(), x), evaluated)
@@ -133,8 +133,8 @@ def test_zoneout_in_evaluation_is_its_expectation(name: str) -> None:
     """Over many rows with the same input and state, one step."""
     cell = build(name, "zoneout", 0.3).cells[0]
     rows = 4000
-    x = data(name)[0, 0].expand(rows, INPUTS, *cell.space)
-    begun = [torch.rand(size, *cell.space, dtype=torch.float64).add_(0.5) for size in cell.state_sizes]
+    x = data(name)[0, 0].expand(rows, INPUTS, *cell.space_sizes)
+    begun = [torch.rand(size, *cell.space_sizes, dtype=torch.float64).add_(0.5) for size in cell.state_sizes]
     states = [each.expand(rows, *each.shape) for each in begun]
     given = beside(cell, x)
     _, trained = cell.train()(x, cell.pack(tuple(states)), **given)

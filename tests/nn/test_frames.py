@@ -264,4 +264,4 @@ def test_real_video_is_predicted_better_than_by_its_last_frame(shared_data: Path
         optimizer.step()
     with torch.no_grad():
         copied = F.mse_loss(held[:-1], held[1:])
-        assert loss(held[None]) < 0.9 * copied
+        assert loss(held[None]) < 0.95 * copied

@@ -115,9 +115,9 @@ class Cell(Pieces):
         self._drawn: dict[str, Fill | None] = {}
         self._placement: dict[str, Any] = {"device": device, "dtype": dtype}
         rows, recurrent_rows = len(self.gates) * hidden_size, len(self._recurrent) * hidden_size
-        self.weight_ih = self.own("weight_ih", rows, input_size, *self.kernel)
+        self.weight_ih = self.own("weight_ih", rows, input_size, *self.kernel_sizes)
         if recurrent_rows:
-            self.own("weight_hh", recurrent_rows, self.recurrent_size, *self.kernel)
+            self.own("weight_hh", recurrent_rows, self.recurrent_size, *self.kernel_sizes)
         for name, size in (("bias_ih", rows), ("bias_hh", recurrent_rows)):
             if bias and size:
                 self.own(name, size)

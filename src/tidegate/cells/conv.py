@@ -36,8 +36,8 @@ class Convolutional(Cell):
     Every place of a frame is a row, and only products mix them: a step sees `x` [B·places, G·H] and states
     [B·places, H], so that whatever is done to rows is done to each place by itself. Zoneout and dropout draw a mask
     for every channel of every place; layer and RMS norm are taken over the channels of one place, batch norm over the
-    rows and places of one channel; a matrix (`linear`) is one for all places. `forward`, and `Recurrent`, take frames
-    and give frames.
+    rows and places of one channel; a matrix (`linear`) is one for all places, and what a step makes of `weight_hh` it
+    makes tap by tap. `forward`, and `Recurrent`, take frames and give frames.
 
     - `input_size`, `hidden_size`: channels. `size`: of the space; its length for 1-D, one for each axis for more.
     - `kernel_size`, odd, and `dilation`: one number, or one for each axis. `weight_ih` is [G·H, C, *kernel_size] and
@@ -60,26 +60,28 @@ class Convolutional(Cell):
         **options: Any,
     ) -> None:
         axes = len(size) if isinstance(size, Sequence) else 1
-        self.space = _of_axes(self, "size", size, axes)
-        self.kernel = _of_axes(self, "kernel_size", kernel_size, axes)
+        self.space_sizes = _of_axes(self, "size", size, axes)
+        self.kernel_sizes = _of_axes(self, "kernel_size", kernel_size, axes)
         self.dilation = _of_axes(self, "dilation", dilation, axes)
         self.padding_mode = choice(self, "padding_mode", padding_mode, ("zeros", "circular"))
-        self._reach = [d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        self._reach = [d * (k - 1) // 2 for d, k in zip(self.dilation, self.kernel_sizes, strict=True)]
         self._check()
         super().__init__(input_size, hidden_size, **options)
 
     def _check(self) -> None:
         doing = f"building {type(self).__name__}"
-        if not 1 <= len(self.space) <= len(_CONVOLUTIONS):
-            raise ConfigError(doing, expected="1 to 3 axes of space", got=f"size={self.space}", hint="size=(28, 28)")
-        if any(k % 2 == 0 for k in self.kernel):
+        if not 1 <= len(self.space_sizes) <= len(_CONVOLUTIONS):
+            raise ConfigError(
+                doing, expected="1 to 3 axes of space", got=f"size={self.space_sizes}", hint="size=(28, 28)"
+            )
+        if any(k % 2 == 0 for k in self.kernel_sizes):
             raise ConfigError(
                 doing, expected="an odd kernel_size: a place is in the middle of what it sees",
-                got=f"kernel_size={self.kernel}", hint="kernel_size=3",
+                got=f"kernel_size={self.kernel_sizes}", hint="kernel_size=3",
             )  # fmt: skip
-        if self.padding_mode == "circular" and any(r > s for r, s in zip(self._reach, self.space, strict=True)):
+        if self.padding_mode == "circular" and any(r > s for r, s in zip(self._reach, self.space_sizes, strict=True)):
             raise ConfigError(
-                doing, expected=f"a kernel that goes round at most once: a reach of at most {self.space}",
+                doing, expected=f"a kernel that goes round at most once: a reach of at most {self.space_sizes}",
                 got=f"{tuple(self._reach)}, dilation·(kernel_size−1)/2", hint="a smaller kernel_size= or dilation=",
             )  # fmt: skip
 
@@ -87,14 +89,14 @@ class Convolutional(Cell):
         """Return the convolution of frames `v`, [B·places, C] or [B·places, T, C], in rows; `weight v` for a matrix."""
         if weight.dim() == 2:
             return super().linear(v, weight, bias)
-        places, axes = math.prod(self.space), len(self.space)
+        places, axes = math.prod(self.space_sizes), len(self.space_sizes)
         if len(v) % places:
             raise ShapeError(
                 f"running {type(self).__name__}", expected=f"whole frames, {places} rows each", got=f"{len(v)} rows",
                 hint="frames go through Recurrent(cell), or the cell itself",
             )  # fmt: skip
         rows, steps = len(v), v.shape[1:-1]
-        v = torch.unflatten(v, 0, (-1, *self.space))
+        v = torch.unflatten(v, 0, (-1, *self.space_sizes))
         if steps:
             v = v.movedim(-2, 0).flatten(0, 1)
         y = self._convolved(v.movedim(-1, 1), weight, bias).to(weight.dtype).movedim(1, -1).flatten(0, axes)
@@ -110,21 +112,21 @@ class Convolutional(Cell):
 
     def forward(self, x: Tensor, state: State | None = None, **inputs: Tensor) -> tuple[Tensor, State]:
         """Run one step on a frame `x` [B, C, *space]; return the output and the new state, frames as well."""
-        inputs = {name: each.repeat_interleave(math.prod(self.space), 0) for name, each in inputs.items()}
+        inputs = {name: each.repeat_interleave(math.prod(self.space_sizes), 0) for name, each in inputs.items()}
         if state is not None:
             state = self.pack(tuple(map(self._rows, self.unpack(state), self.state_sizes)))
         y, state = super().forward(self._rows(x, self.input_size), state, **inputs)
-        after = self.pack(tuple(rows_to_frames(s, self.space) for s in self.unpack(state)))
-        return rows_to_frames(y, self.space), after
+        after = self.pack(tuple(rows_to_frames(s, self.space_sizes) for s in self.unpack(state)))
+        return rows_to_frames(y, self.space_sizes), after
 
     def _rows(self, frames: Tensor, channels: int) -> Tensor:
-        if frames.shape[1:] != (channels, *self.space):
+        if frames.shape[1:] != (channels, *self.space_sizes):
             raise ShapeError(
                 f"one step of {type(self).__name__}",
-                expected=f"frames of shape [B, {', '.join(map(str, (channels, *self.space)))}]",
+                expected=f"frames of shape [B, {', '.join(map(str, (channels, *self.space_sizes)))}]",
                 got=f"shape {list(frames.shape)}", hint="give one step; Recurrent(cell) runs whole sequences",
             )  # fmt: skip
-        return frames_to_rows(frames, len(self.space))
+        return frames_to_rows(frames, len(self.space_sizes))
 
 
 def _of_axes(owner: object, name: str, sizes: Sizes, axes: int) -> tuple[int, ...]:
@@ -163,7 +165,7 @@ class ConvLSTM(Convolutional, LSTMPeephole):
     """
 
     def _peephole_shape(self) -> tuple[int, ...]:
-        return (self.hidden_size, *self.space)
+        return (self.hidden_size, *self.space_sizes)
 
     def _look(self, gate: str, c: Tensor) -> Tensor:
         weight: Tensor = getattr(self, f"weight_c{gate}")

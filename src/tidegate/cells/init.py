@@ -138,7 +138,7 @@ def identity(scale: float = 1.0) -> Initialiser:
         for block in _blocks(cell, "weight_ih", gates):
             block.normal_(0, 0.001)
         for block in _blocks(cell, "weight_hh", gates):
-            (nn.init.dirac_ if cell.kernel else nn.init.eye_)(block).mul_(scale)
+            (nn.init.dirac_ if cell.kernel_sizes else nn.init.eye_)(block).mul_(scale)
 
     return apply
 

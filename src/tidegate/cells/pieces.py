@@ -21,9 +21,9 @@ class Pieces(nn.Module):
     gates: ClassVar[tuple[str, ...]] = ()
     recurrent_gates: ClassVar[tuple[str, ...] | None] = None
 
-    space: tuple[int, ...] = ()
+    space_sizes: tuple[int, ...] = ()
     """The sizes of the space whose places are rows, where a cell's inputs are frames."""
-    kernel: tuple[int, ...] = ()
+    kernel_sizes: tuple[int, ...] = ()
     """The sizes of the convolutions that its products are."""
 
     hidden_size: int
@@ -43,7 +43,7 @@ class Pieces(nn.Module):
     @property
     def spread(self) -> float:
         """The bound of what parameters are drawn from: 1/√H, of convolutions 1/√(H·K) for kernels of K places."""
-        return float((self.hidden_size * math.prod(self.kernel)) ** -0.5)
+        return float((self.hidden_size * math.prod(self.kernel_sizes)) ** -0.5)
 
     @contextmanager
     def bound(self, given: dict[str, Any]) -> Iterator[None]:

@@ -82,7 +82,7 @@ def _verdicts(
     for index, cell in enumerate(layer.cells):
         assert isinstance(cell, Cell)
         number, backward = divmod(index, layer.directions)
-        read = cell.weight_ih.new_empty(batch, steps, cell.input_size, *cell.space)
+        read = cell.weight_ih.new_empty(batch, steps, cell.input_size, *cell.space_sizes)
         given = check_inputs(cell, read, {n: v for n, v in beside.items() if n in cell.inputs})
         call = in_rows(Call(cell, read, lengths=lengths, resets=resets, given=given))
         said.append(

@@ -52,7 +52,7 @@ def read_lengths(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | 
 
 def in_rows(call: Call) -> Call:
     """Return a call over frames [B, T, C, *space] as one over rows, all places of a frame in turn."""
-    space = call.cell.space
+    space = call.cell.space_sizes
     if not space:
         return call
     given = call.given._replace(steps={name: _each_place(v, space) for name, v in call.given.steps.items()})

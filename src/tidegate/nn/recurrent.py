@@ -167,7 +167,7 @@ class Recurrent(nn.Module):
     def initial_state(self, batch: int) -> StackState:
         """Return the state before the first step of `batch` rows, which a run without `state` begins with."""
         cells = self._cells
-        rows = batch * math.prod(cells[0].space)
+        rows = batch * math.prod(cells[0].space_sizes)
         return join(cells, [cell.initial_state(rows) for cell in cells])
 
     def stream(self, batch: int = 1, state: StackState | None = None) -> Stream:
@@ -250,7 +250,7 @@ class Recurrent(nn.Module):
             return torch.cat([done.outputs, reverse_within_lengths(back.outputs, lengths)], dim=-1)
 
         y = self._stack(x, lengths, one)
-        return rows_to_frames(y, cells[0].space), join(cells, after)
+        return rows_to_frames(y, cells[0].space_sizes), join(cells, after)
 
     def _run_prepared(self, x: Tensor | PackedSequence, state: StackState | None) -> tuple[Tensor, StackState] | None:
         """Run full batches without noise by kernels alone, where the layer is nothing more than its cells."""
@@ -300,7 +300,7 @@ class Recurrent(nn.Module):
 
     def _check(self, x: Tensor, axes: str) -> None:
         cell = next(iter(self._every_cell()))
-        check_input(x, axes, (self.input_size, *cell.space), cell.weight_ih.dtype)
+        check_input(x, axes, (self.input_size, *cell.space_sizes), cell.weight_ih.dtype)
 
     def extra_repr(self) -> str:
         return (

@@ -20,7 +20,7 @@ differ, a tuple with each cell's own state, layer by layer, forward before backw
 
 def join(cells: Sequence[Cell], states: Sequence[State]) -> StackState:
     """Return the cells' states as one."""
-    states = [cast(State, each_tensor(lambda s: rows_to_frames(s, cells[0].space), state)) for state in states]
+    states = [cast(State, each_tensor(lambda s: rows_to_frames(s, cells[0].space_sizes), state)) for state in states]
     if not _alike(cells):
         return tuple(states)
     if len(cells) == 1:
@@ -45,7 +45,7 @@ def part(cells: Sequence[Cell], state: StackState | None, x: Tensor) -> list[Sta
             hint="pass the state as a layer returned it, or None",
         )
     for name, size, tensor in zip(names, sizes, tensors, strict=True):
-        _check(name, tensor, (len(cells), x.shape[0], size, *cells[0].space), x)
+        _check(name, tensor, (len(cells), x.shape[0], size, *cells[0].space_sizes), x)
     apart = zip(*(t.unbind(0) for t in tensors if isinstance(t, Tensor)), strict=True)
     return [_rows(cells[0], cells[0].pack(each)) for each in apart]
 
@@ -96,12 +96,12 @@ def _part_each(cells: Sequence[Cell], state: StackState, x: Tensor) -> list[Stat
                 hint="pass the state as a layer returned it, or None",
             )
         for name, size, tensor in zip(cell.states, cell.state_sizes, tensors, strict=True):
-            _check(f"{name} of cell {number}", tensor, (x.shape[0], size, *cell.space), x)
+            _check(f"{name} of cell {number}", tensor, (x.shape[0], size, *cell.space_sizes), x)
     return [_rows(cell, each) for cell, each in zip(cells, state, strict=True)]
 
 
 def _rows(cell: Cell, state: State) -> State:
-    return cast(State, each_tensor(lambda s: frames_to_rows(s, len(cell.space)), state))
+    return cast(State, each_tensor(lambda s: frames_to_rows(s, len(cell.space_sizes)), state))
 
 
 def _alike(cells: Sequence[Cell]) -> bool:

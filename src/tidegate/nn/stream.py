@@ -31,7 +31,7 @@ class Stream:
             self._begun = each_tensor(lambda s: s.detach().clone(), state)
         self._tensors = tensors_of(self._state)
         self._places = [s.data_ptr() for s in self._tensors]
-        self._space = layer._cells[0].space
+        self._space = layer._cells[0].space_sizes
         self._rows = self._tensors[0].shape[-2 - len(self._space)]
         self._ready: Stepper | None = None
         self._arguments = Arguments(())
