@@ -116,7 +116,7 @@ def test_every_option_and_its_default_is_documented() -> None:
 
 
 def test_the_catalogue_has_every_cell_with_its_equations_and_its_source() -> None:
-    from tidegate.cells import CELLS
+    from tidegate.cells import CELLS, FRAME_CELLS
 
     page = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     path = ROOT / "docs" / "hooks" / "catalogue.py"
@@ -124,7 +124,8 @@ def test_the_catalogue_has_every_cell_with_its_equations_and_its_source() -> Non
     exec(compile(path.read_text(encoding="utf-8"), path, "exec"), hook)
     written = hook["on_page_markdown"](page, page=None)
     assert hook["on_page_markdown"]("as it is", page=None) == "as it is"
-    ours = {name: cell for name, cell in CELLS.items() if cell.__module__.startswith("tidegate.")}
+    every = [*CELLS.items(), *FRAME_CELLS.items()]
+    ours = {name: cell for name, cell in every if cell.__module__.startswith("tidegate.")}
     assert len(ours) >= 30
     for name, cell in ours.items():
         section = written.split(f"\n## {name}\n")[1].split("\n## ")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from tidegate.cells import CELLS, Cell
+from tidegate.cells import CELLS, FRAME_CELLS, Cell
 
 MARKER = "<!-- every cell -->"
 
@@ -17,7 +17,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def catalogue() -> str:
     """Return a table of the cells by name, and below it each with its docstring, as Markdown."""
-    cells = sorted(CELLS.items())
+    cells = sorted([*CELLS.items(), *FRAME_CELLS.items()])
     rows = [f"| [`{name}`](#{name}) | `{cell.__name__}` | {_first_sentence(cell)} |" for name, cell in cells]
     table = ["| name | class | what it is |", "|---|---|---|", *rows]
     return "\n".join([*table, "", *(_section(name, cell) for name, cell in cells)])

@@ -38,7 +38,7 @@ _ONLY_FOR = {
     ("logit_adjustment", "logit_adjustment_after"): _TABLES,
     ("known", "horizon", "lookback", "channels", "windows_per_epoch"): ("forecasting",),
     ("quantiles",): ("forecasting", "regression"),
-    ("unit", "vocabulary_size", "embedding_size", "tied"): tuple(TEXT_TASKS),
+    ("unit", "vocabulary_size", "embedding_size", "embedding_dropout", "tied"): tuple(TEXT_TASKS),
     ("bptt_steps", "vary_bptt"): ("generate",),
     ("source", "valid_target", "attention", "input_feeding", "scheduled_sampling", "sampling_pace"): ("translate",),
 }

@@ -3,7 +3,8 @@
 `B` batch · `T` time · `I` input size · `H` hidden size · `G` gates · `L` look-back · `S` horizon (steps ahead)
 `F` dense features · `K` category columns · `C` targets (classes, columns) · `Q` quantiles · `N` rows or sequences
 
-Public layout is batch first, `[B, T, …]`. A row `b` of a padded batch is real in `[b, :lengths[b]]`.
+Public layout is batch first, `[B, T, …]`. A row `b` of a padded batch is real in `[b, :lengths[b]]`. A frame is
+`[C, *space]`: channels, then one to three axes of space.
 """
 
 from __future__ import annotations
@@ -104,6 +105,19 @@ def reverse_within_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
     steps = torch.arange(x.shape[1], device=x.device)
     index = torch.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     return x.gather(1, index.reshape(index.shape + (1,) * (x.dim() - 2)).expand_as(x))
+
+
+def frames_to_rows(x: Tensor, axes: int) -> Tensor:
+    """Return frames `x` [B, …, C, *space], with so many axes of space, as one row for each place: [B·places, …, C]."""
+    return x.movedim(tuple(range(-axes, 0)), tuple(range(1, 1 + axes))).flatten(0, axes) if axes else x
+
+
+def rows_to_frames(x: Tensor, space: tuple[int, ...]) -> Tensor:
+    """Return the frames [B, …, C, *space] whose places are the rows of `x` [B·places, …, C]."""
+    axes = len(space)
+    if not axes:
+        return x
+    return torch.unflatten(x, 0, (-1, *space)).movedim(tuple(range(1, 1 + axes)), tuple(range(-axes, 0))).contiguous()
 
 
 def last_real_step(x: Tensor, lengths: Tensor | None) -> Tensor:

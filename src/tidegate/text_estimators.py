@@ -18,6 +18,7 @@ class _Writer(Options):
     _: KW_ONLY
     vocabulary_size: int | None = None
     embedding_size: int | None = None
+    embedding_dropout: float = 0.0
     tied: bool | None = None
     patience: int | None = 3
 

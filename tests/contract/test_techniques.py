@@ -14,17 +14,19 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tidegate.cells import CELLS, Cell
+from tidegate.cells import CELLS, FRAME_CELLS, Cell
 from tidegate.cells.init import FORGET, INITIALISERS
 from tidegate.cells.noise import Given
 from tidegate.errors import ConfigError
 from tidegate.nn import Recurrent
 from tidegate.nn.norms import NORMS
 from tidegate.nn.stack import CONNECTIONS
+from tidegate.shapes import frames_to_rows
 
 from .cases import beside
 
-INPUTS, UNITS = 4, 4
+INPUTS, UNITS, SPACE = 4, 4, (2, 3)
+KINDS: dict[str, type[Cell]] = {**dict(CELLS.items()), **dict(FRAME_CELLS.items())}
 LENGTHS = torch.tensor([5, 2, 0, 4, 5])
 OF_CELLS: dict[str, list[Any]] = {
     "layer_norm": [True],
@@ -66,11 +68,14 @@ def build(name: str, option: str, value: Any, seed: int = 4) -> Recurrent:
     around = {option: value} if option in OF_LAYERS else {"backend": "reference"}
     if option == "dropout":
         around["layers"] = 2
-    return Recurrent(CELLS[name](INPUTS, UNITS, dtype=torch.float64, **inside), **around)
+    if name in FRAME_CELLS:
+        inside["size"] = SPACE
+    return Recurrent(KINDS[name](INPUTS, UNITS, dtype=torch.float64, **inside), **around)
 
 
-def data() -> Tensor:
-    return torch.randn(5, 5, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+def data(name: str) -> Tensor:
+    space = SPACE if name in FRAME_CELLS else ()
+    return torch.randn(5, 5, INPUTS, *space, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
 
 def run(layer: Recurrent, x: Tensor, lengths: Tensor | None = LENGTHS) -> Tensor:
@@ -82,22 +87,22 @@ def run(layer: Recurrent, x: Tensor, lengths: Tensor | None = LENGTHS) -> Tensor
 
 @pytest.mark.parametrize(
     ("name", "option", "value"),
-    [(name, *technique) for name, technique in itertools.product(CELLS, TECHNIQUES)],
+    [(name, *technique) for name, technique in itertools.product(KINDS, TECHNIQUES)],
     ids=lambda each: str(each),
 )
 def test_every_technique_with_every_cell(name: str, option: str, value: Any) -> None:
-    if option == "init" and str(value).startswith(("forget", "chrono")) and not set(FORGET) & set(CELLS[name].gates):
+    if option == "init" and str(value).startswith(("forget", "chrono")) and not set(FORGET) & set(KINDS[name].gates):
         with pytest.raises(ConfigError, match="a forget gate named 'f' or 'forget'"):
             build(name, option, value)
         return
-    layer, x = build(name, option, value), data().requires_grad_()
+    layer, x = build(name, option, value), data(name).requires_grad_()
     output = run(layer, x)
     gradients = torch.autograd.grad(output.sin().sum(), [x, *layer.parameters()], allow_unused=True)
     assert gradients[0] is not None
     assert gradients[0][0].abs().max() > 0
     assert all(g.isfinite().all() for g in gradients if g is not None)
 
-    hidden = data()
+    hidden = data(name)
     for row, length in enumerate(LENGTHS):
         assert (output[row, length:] == 0).all()
         hidden[row, length:] = float("nan")
@@ -111,25 +116,26 @@ def test_every_technique_with_every_cell(name: str, option: str, value: Any) -> 
     assert torch.equal(run(other, x.detach()), run(layer, x.detach()))
 
 
-@pytest.mark.parametrize(("name", "option"), list(itertools.product(CELLS, DROPPED)))
+@pytest.mark.parametrize(("name", "option"), list(itertools.product(KINDS, DROPPED)))
 def test_evaluation_is_the_run_whose_masks_are_what_they_are_on_average(name: str, option: str) -> None:
-    layer, x = build(name, option, 0.3), data()
+    layer, x = build(name, option, 0.3), data(name)
     cell = layer.cells[0]
     evaluated = run(layer.eval(), x)
-    drawn = cell.train().draw(x)
+    drawn = cell.train().draw(frames_to_rows(x, len(cell.space_sizes)))
     ones = Given(*({mask: torch.ones_like(value) for mask, value in each.items()} for each in drawn))
     cell.__dict__["draw"] = lambda x: ones
     torch.testing.assert_close(run(layer.train(), x), evaluated)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list(CELLS))
+@pytest.mark.parametrize("name", KINDS)
 def test_zoneout_in_evaluation_is_its_expectation(name: str) -> None:
     """Over many rows with the same input and state, one step."""
     cell = build(name, "zoneout", 0.3).cells[0]
     rows = 4000
-    x = data()[:1, 0].expand(rows, -1)
-    states = [torch.rand(1, size, dtype=torch.float64).add_(0.5).expand(rows, -1) for size in cell.state_sizes]
+    x = data(name)[0, 0].expand(rows, INPUTS, *cell.space_sizes)
+    begun = [torch.rand(size, *cell.space_sizes, dtype=torch.float64).add_(0.5) for size in cell.state_sizes]
+    states = [each.expand(rows, *each.shape) for each in begun]
     given = beside(cell, x)
     _, trained = cell.train()(x, cell.pack(tuple(states)), **given)
     _, evaluated = cell.eval()(x, cell.pack(tuple(states)), **given)

@@ -41,10 +41,11 @@ def test_a_transformer_block_is_torchs(causal: bool) -> None:
         assert (y[row, length:] == 0).all()
 
 
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize(("width", "dilation", "causal"), [(3, 1, False), (4, 2, False), (3, 2, True), (1, 1, True)])
-def test_a_convolution_sees_its_window(width: int, dilation: int, causal: bool) -> None:
+def test_a_convolution_sees_its_window(width: int, dilation: int, causal: bool, mode: str) -> None:
     torch.manual_seed(0)
-    layer = Convolution(8, 5, width, dilation=dilation, causal=causal).double()
+    layer = Convolution(8, 5, width, dilation=dilation, causal=causal, padding_mode=mode).double()
     x = data()
     y = layer(x, lengths=LENGTHS)
     before = dilation * (width - 1) if causal else dilation * (width - 1) // 2
@@ -54,10 +55,25 @@ def test_a_convolution_sees_its_window(width: int, dilation: int, causal: bool) 
             total = bias.clone()
             for k in range(width):
                 at = t + k * dilation - before
+                at = at % length if mode == "circular" else at
                 if 0 <= at < length:
                     total = total + weight[:, :, k] @ x[row, at]
             torch.testing.assert_close(y[row, t], F.relu(total))
         assert (y[row, length:] == 0).all()
+
+
+def test_on_circular_rows_a_shift_of_the_input_is_a_shift_of_the_output() -> None:
+    layer = Convolution(8, 5, 5, padding_mode="circular").double()
+    x, lengths = data(), torch.tensor([7, 3, 2, 1])  # rows that the window goes round once, twice and more
+    turned = x.clone()
+    for row, length in enumerate(lengths):
+        turned[row, :length] = x[row, :length].roll(1, 0)
+        turned[row, length:] = float("nan")
+    y, moved = layer(x, lengths=lengths), layer(turned, lengths=lengths)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(moved[row, :length], y[row, :length].roll(1, 0))
+        assert (moved[row, length:] == 0).all()
+    torch.testing.assert_close(layer(x)[0], y[0])
 
 
 def stack() -> Stack:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.cases import beside
-from tidegate.cells import CELLS, GRU, LSTM, Cell, Elman
+from tidegate.cells import CELLS, GRU, LSTM, Cell, ConvGRU, Elman
 from tidegate.errors import ConfigError
 from tidegate.nn import Recurrent, Regulariser
 from tidegate.nn.omega import Recorder, omega
@@ -129,6 +129,19 @@ def test_batch_norm_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"running GRU with omega.*got batch_norm=1"), regulariser.watching():
         layer(torch.randn(B, T, INPUTS))
     assert layer.watch is None
+
+
+def test_frames_have_activations_to_regularise_and_no_omega() -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(ConvGRU(1, 2, size=4)), torch.randn(B, T, 1, 4)
+    regulariser = Regulariser(layer, activation_l2=2.0, activation_slowness=1.0)
+    with regulariser.watching():
+        y, _ = layer(x)
+    expected = 2.0 * y.square().mean() + (y[:, 1:] - y[:, :-1]).square().mean()
+    assert torch.allclose(regulariser(y.new_zeros(())), expected)
+    regulariser = Regulariser(layer, omega=1.0)
+    with pytest.raises(ConfigError, match=r"running ConvGRU with omega.*got a cell of frames"), regulariser.watching():
+        layer(x)
 
 
 class Order(nn.Module):

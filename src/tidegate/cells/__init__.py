@@ -1,8 +1,9 @@
-"""Cells: the step equations, each written once. Importing this package fills `CELLS`."""
+"""Cells: the step equations, each written once. Importing this package fills `CELLS` and `FRAME_CELLS`."""
 
 from tidegate.cells.antisymmetric import AntisymmetricGated, AntisymmetricRNN
 from tidegate.cells.base import CELLS, Cell, State
 from tidegate.cells.context import SCRN
+from tidegate.cells.conv import FRAME_CELLS, ConvGRU, ConvLSTM, ConvLSTMPlain, Convolutional, ConvRNN
 from tidegate.cells.coupled import JANET, RAN, LSTMCoupled, MultiplicativeLSTM
 from tidegate.cells.diagonal import LRU, RGLRU
 from tidegate.cells.elman import Elman
@@ -22,6 +23,7 @@ from tidegate.cells.timeaware import GRUD, CfC, TimeLSTM
 
 __all__ = [
     "CELLS",
+    "FRAME_CELLS",
     "GRU",
     "GRUD",
     "IRNN",
@@ -47,6 +49,11 @@ __all__ = [
     "Cell",
     "CfC",
     "CoRNN",
+    "ConvGRU",
+    "ConvLSTM",
+    "ConvLSTMPlain",
+    "ConvRNN",
+    "Convolutional",
     "Elman",
     "FastGRNN",
     "FastRNN",

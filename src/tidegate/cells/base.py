@@ -115,9 +115,9 @@ class Cell(Pieces):
         self._drawn: dict[str, Fill | None] = {}
         self._placement: dict[str, Any] = {"device": device, "dtype": dtype}
         rows, recurrent_rows = len(self.gates) * hidden_size, len(self._recurrent) * hidden_size
-        self.weight_ih = self.own("weight_ih", rows, input_size)
+        self.weight_ih = self.own("weight_ih", rows, input_size, *self.kernel_sizes)
         if recurrent_rows:
-            self.own("weight_hh", recurrent_rows, self.recurrent_size)
+            self.own("weight_hh", recurrent_rows, self.recurrent_size, *self.kernel_sizes)
         for name, size in (("bias_ih", rows), ("bias_hh", recurrent_rows)):
             if bias and size:
                 self.own(name, size)
@@ -382,7 +382,7 @@ class Cell(Pieces):
         return ", ".join([*map(shown, args), *(f"{k}={shown(v)}" for k, v in kwargs.items())])
 
     def _draw(self, name: str) -> None:
-        bound, fill = self.hidden_size**-0.5, self._drawn[name]
+        bound, fill = self.spread, self._drawn[name]
         with torch.no_grad():
             if fill is None:
                 getattr(self, name).uniform_(-bound, bound)

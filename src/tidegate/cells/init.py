@@ -90,11 +90,11 @@ def _not_negative(name: str, value: float | None) -> None:
 
 @INITIALISERS.add("uniform")
 def uniform(bound: float | None = None) -> Initialiser:
-    """Weights and biases from U(−bound, bound); 1/√H unless given, as in `torch.nn`."""
+    """Weights and biases from U(−bound, bound); the cell's `spread` unless given, 1/√H as in `torch.nn`."""
     _not_negative("bound", bound)
 
     def apply(cell: Cell, gates: tuple[str, ...]) -> None:
-        limit = cell.hidden_size**-0.5 if bound is None else bound
+        limit = cell.spread if bound is None else bound
         for block in (*_blocks(cell, "weight", gates), *_blocks(cell, "bias", gates)):
             block.uniform_(-limit, limit)
 
@@ -128,14 +128,17 @@ def orthogonal(gain: float = 1.0) -> Initialiser:
 
 @INITIALISERS.add("identity")
 def identity(scale: float = 1.0) -> Initialiser:
-    """Le et al. 2015 (IRNN): each recurrent block scale × identity; inputs from N(0, 0.001²), biases 0."""
+    """Le et al. 2015 (IRNN): each recurrent block scale × identity; inputs from N(0, 0.001²), biases 0.
+
+    Of kernels, it is the convolution that changes nothing.
+    """
 
     def apply(cell: Cell, gates: tuple[str, ...]) -> None:
         _zero_biases(cell, gates)
         for block in _blocks(cell, "weight_ih", gates):
             block.normal_(0, 0.001)
         for block in _blocks(cell, "weight_hh", gates):
-            nn.init.eye_(block).mul_(scale)
+            (nn.init.dirac_ if cell.kernel_sizes else nn.init.eye_)(block).mul_(scale)
 
     return apply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -20,6 +21,11 @@ class Pieces(nn.Module):
     gates: ClassVar[tuple[str, ...]] = ()
     recurrent_gates: ClassVar[tuple[str, ...] | None] = None
 
+    space_sizes: tuple[int, ...] = ()
+    """The sizes of the space whose places are rows, where a cell's inputs are frames."""
+    kernel_sizes: tuple[int, ...] = ()
+    """The sizes of the convolutions that its products are."""
+
     hidden_size: int
     layer_norm: bool
     rms_norm: bool
@@ -33,6 +39,11 @@ class Pieces(nn.Module):
     statistics: nn.ModuleDict
     noise: Noise
     _bound: dict[str, Any]
+
+    @property
+    def spread(self) -> float:
+        """The bound of what parameters are drawn from: 1/√H, of convolutions 1/√(H·K) for kernels of K places."""
+        return float((self.hidden_size * math.prod(self.kernel_sizes)) ** -0.5)
 
     @contextmanager
     def bound(self, given: dict[str, Any]) -> Iterator[None]:

@@ -51,6 +51,8 @@ def refuses(call: Call) -> Refusal | None:
         )
     if torch.is_autocast_enabled("cpu"):
         return lambda: "compiled kernels do not run under autocast"
+    if cell.kernel_sizes:
+        return lambda: "convolutions join the rows of a frame, and kernels take each row by itself"
     if cell.batch_norm:
         return lambda: "batch_norm joins the rows of a batch, and kernels take each row by itself"
     if call.every_state:

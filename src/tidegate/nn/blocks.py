@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.cells.options import check_size, probability
+from tidegate.cells.options import check_size, choice, probability
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import check_batch_first
 from tidegate.nn.multihead import MultiheadAttention
@@ -69,8 +70,9 @@ class TransformerBlock(nn.Module):
 class Convolution(nn.Module):
     """Convolve over time: `y = f(Σ_k W_k x_{t + (k − centre) dilation} + b)`, `y = convolution(x, lengths=lengths)`.
 
-    The result is as long as `x`; what lies before a row's first step and behind its last real one counts as 0. With
-    `causal` the window ends at its own step, else it lies around it.
+    The result is as long as `x`; what lies before a row's first step and behind its last real one counts as 0, or with
+    `padding_mode="circular"` is the row again: its last real step comes before its first. With `causal` the window ends
+    at its own step, else it lies around it.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Convolution(nn.Module):
         *,
         dilation: int = 1,
         causal: bool = False,
+        padding_mode: str = "zeros",
         activation: Callable[[Tensor], Tensor] = F.relu,
     ) -> None:
         super().__init__()
         for name, given in (("input_size", input_size), ("size", size), ("width", width), ("dilation", dilation)):
             check_size(self, name, given)
         self.input_size, self.activation = input_size, activation
+        self.padding_mode = choice(self, "padding_mode", padding_mode, ("zeros", "circular"))
         before = dilation * (width - 1) if causal else dilation * (width - 1) // 2
         self._around = (before, dilation * (width - 1) - before)
         self.convolution = nn.Conv1d(input_size, size, width, dilation=dilation)
@@ -99,8 +103,18 @@ class Convolution(nn.Module):
             x = zero_padding(x, lengths)
         if not x.shape[1]:
             return x.new_zeros(len(x), 0, self.convolution.out_channels)
-        y = self.activation(self.convolution(F.pad(x.transpose(1, 2), self._around))).transpose(1, 2)
+        padded = self._round(x, lengths) if self.padding_mode == "circular" else F.pad(x, (0, 0, *self._around))
+        y = self.activation(self.convolution(padded.transpose(1, 2))).transpose(1, 2)
         return y if lengths is None else zero_padding(y, lengths)
+
+    def _round(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return each row going on at both ends as it does at the other."""
+        batch, steps = x.shape[:2]
+        before, after = self._around
+        around = torch.arange(-before, steps + after, device=x.device)
+        period = steps if lengths is None else lengths.clamp(min=1)[:, None]
+        at = around.remainder(period).expand(batch, -1)
+        return x[torch.arange(batch, device=x.device)[:, None], at]
 
 
 class Stack(nn.Module):

@@ -13,6 +13,7 @@ from tidegate.cells.base import Cell
 from tidegate.cells.options import check_size, probability
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention, Memory
+from tidegate.nn.embedding import Embedding
 from tidegate.nn.inputs import check_batch_first, check_range, check_tokens
 from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
@@ -48,7 +49,7 @@ class Decoder(nn.Module):
     - `layer`: a `Recurrent` that runs forward. Its input is the embedding, then a where it is fed.
     - `tokens`: how many there are.
     - `attention`: an `Attention` whose queries are as wide as the layer's output.
-    - `dropout`: on embeddings and on what is scored, in training.
+    - `dropout`: on embeddings and on what is scored, in training. `embedding_dropout`: whole tokens, see `Embedding`.
     - `tied`: tokens are scored by their embeddings, `W_o = E` (Press & Wolf 2017), which are as wide as the output.
 
     `tokens` [B, T] are int64 numbers; `lengths` [B], how many of each row are real. `before` is a `Decoding`, or None
@@ -72,6 +73,7 @@ class Decoder(nn.Module):
         attention: Attention | None = None,
         input_feeding: bool = False,
         dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         tied: bool = False,
     ) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Decoder(nn.Module):
         self.layer, self.attention, self.input_feeding = layer, attention, input_feeding
         self.dropout = probability("building a decoder", dropout)
         self.tokens = check_size(self, "tokens", tokens)
-        self.embedding = nn.Embedding(tokens, size)
+        self.embedding = Embedding(tokens, size, dropout=embedding_dropout)
         self.combine = None if attention is None else nn.Linear(attention.value_size + width, width, bias=False)
         self.scores = nn.Linear(width, tokens)
         if tied:

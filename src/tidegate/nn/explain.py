@@ -12,6 +12,7 @@ from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
 from tidegate.compile.select import check_inputs, choose, verdicts
 from tidegate.errors import ConfigError
+from tidegate.nn.inputs import in_rows
 from tidegate.nn.recurrent import Recurrent
 
 
@@ -81,9 +82,9 @@ def _verdicts(
     for index, cell in enumerate(layer.cells):
         assert isinstance(cell, Cell)
         number, backward = divmod(index, layer.directions)
-        read = cell.weight_ih.new_empty(batch, steps, cell.input_size)
+        read = cell.weight_ih.new_empty(batch, steps, cell.input_size, *cell.space_sizes)
         given = check_inputs(cell, read, {n: v for n, v in beside.items() if n in cell.inputs})
-        call = Call(cell, read, lengths=lengths, resets=resets, given=given)
+        call = in_rows(Call(cell, read, lengths=lengths, resets=resets, given=given))
         said.append(
             Verdict(
                 where=f"{name + ' ' if name else ''}layer {number}{' backward' if backward else ''}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,22 +12,23 @@ from torch import Tensor
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.shapes import check_lengths, length_mask, reverse_within_lengths
+from tidegate.shapes import check_lengths, frames_to_rows, length_mask, reverse_within_lengths
 
 
-def check_input(x: Tensor, axes: str, size: int, dtype: torch.dtype) -> None:
-    """Raise `ShapeError` unless `x` is `[axes, size]` of `dtype`; autocast may have another."""
+def check_input(x: Tensor, axes: str, sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise `ShapeError` unless `x` is `[axes, *sizes]` of `dtype`; autocast may have another."""
+    shape = f"[{axes}, {', '.join(map(str, sizes))}]"
     if not isinstance(x, Tensor):
         raise ShapeError(
             "running a recurrent layer",
-            expected=f"a tensor of shape [{axes}, {size}]",
+            expected=f"a tensor of shape {shape}",
             got=f"{type(x).__name__}",
             hint=f"torch.as_tensor(x, dtype={dtype})",
         )
-    if x.dim() != axes.count(",") + 2 or x.shape[-1] != size:
+    if x.dim() != axes.count(",") + 1 + len(sizes) or x.shape[-len(sizes) :] != sizes:
         raise ShapeError(
             "running a recurrent layer",
-            expected=f"input of shape [{axes}, {size}]",
+            expected=f"input of shape {shape}",
             got=f"shape {list(x.shape)}",
             hint="input_size and batch_first say how the layer reads its input",
         )
@@ -46,6 +48,21 @@ def read_lengths(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | 
     lengths = check_lengths(lengths, x.shape[0], x.shape[1])
     known = lengths.numel() > 0 and not torch.compiler.is_compiling()
     return None if known and int(lengths.min()) == x.shape[1] else lengths.to(x.device)
+
+
+def in_rows(call: Call) -> Call:
+    """Return a call over frames [B, T, C, *space] as one over rows, all places of a frame in turn."""
+    space = call.cell.space_sizes
+    if not space:
+        return call
+    given = call.given._replace(steps={name: _each_place(v, space) for name, v in call.given.steps.items()})
+    lengths = None if call.lengths is None else _each_place(call.lengths, space)
+    resets = None if call.resets is None else _each_place(call.resets, space)
+    return call._replace(x=frames_to_rows(call.x, len(space)), lengths=lengths, resets=resets, given=given)
+
+
+def _each_place(values: Tensor, space: tuple[int, ...]) -> Tensor:
+    return values.repeat_interleave(math.prod(space), 0)
 
 
 def turned(call: Call, cell: Cell, states: tuple[Tensor, ...] | None) -> Call:

@@ -33,12 +33,16 @@ class Recorder:
     runs: list[Recorded] = field(default_factory=list)
 
     def __call__(self, call: Call) -> Run:
-        """Run `call` with noise drawn now; batch norm, which joins rows and steps, is a `ConfigError`."""
-        if call.cell.batch_norm:
+        """Run `call` with noise drawn now; batch norm and frames, which join rows, are a `ConfigError`."""
+        refused = {
+            f"batch_norm={call.cell.batch_norm}": call.cell.batch_norm,
+            "a cell of frames": call.cell.space_sizes,
+        }
+        for got in (got for got, given in refused.items() if given):
             raise ConfigError(
                 f"running {type(call.cell).__name__} with omega",
                 expected="steps that are the same whatever other rows and steps there are",
-                got=f"batch_norm={call.cell.batch_norm}",
+                got=got,
                 hint="layer_norm=True, or omega=0",
             )
         recorded = Recorded(call._replace(given=call.given.also(call.cell.draw(call.x))), [], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -17,12 +18,12 @@ from tidegate.compile.select import BACKENDS, check_inputs, choose, run, run_sta
 from tidegate.compile.settled import is_watched
 from tidegate.compile.stepping import Stepper, Steppers
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn.inputs import check_input, read_lengths, turned
+from tidegate.nn.inputs import check_input, in_rows, read_lengths, turned
 from tidegate.nn.norms import NORMS
 from tidegate.nn.stack import CONNECTIONS, Plain, drop
 from tidegate.nn.states import StackState, join, part
 from tidegate.nn.stream import Stream
-from tidegate.shapes import check_resets, reverse_within_lengths, zero_padding
+from tidegate.shapes import check_resets, reverse_within_lengths, rows_to_frames, zero_padding
 
 
 class Recurrent(nn.Module):
@@ -49,6 +50,9 @@ class Recurrent(nn.Module):
 
     Outputs and states have the weights' dtype, under autocast too. `torch.compile` and `torch.export` keep
     a compiled cell as one node, take the reference's loop for others, and do not look at the values of `lengths`.
+
+    A cell of frames (`cells.Convolutional`) reads x [B, T, I, *space] and gives [B, T, O, *space]: I, H and O are then
+    channels, and wherever a state has H it has H, *space.
 
     A cell that reads more than x (`Cell.inputs`, as `elapsed`) is given it by name, laid out as x; every layer
     reads the same.
@@ -166,7 +170,8 @@ class Recurrent(nn.Module):
     def initial_state(self, batch: int) -> StackState:
         """Return the state before the first step of `batch` rows, which a run without `state` begins with."""
         cells = self._cells
-        return join(cells, [cell.initial_state(batch) for cell in cells])
+        rows = batch * math.prod(cells[0].space_sizes)
+        return join(cells, [cell.initial_state(rows) for cell in cells])
 
     def stream(self, batch: int = 1, state: StackState | None = None) -> Stream:
         """Return a `Stream` of `batch` rows, from `state` or the cells' initial ones.
@@ -223,12 +228,12 @@ class Recurrent(nn.Module):
             check_same_at_every_step("going on from a state", max(cell.batch_norm for cell in cells))
         before = [None if s is None else c.unpack(s) for c, s in zip(cells, part(cells, state, x), strict=True)]
         given = check_inputs(cells[0], x, inputs)
+        all_rows = in_rows(Call(cells[0], x, None, lengths, resets, given, recompute=self.recompute))
+        x, lengths, resets = all_rows.x, all_rows.lengths, all_rows.resets
         choice = None
         bare = type(self.connection) is Plain and self.norms is None and not inputs
         if bare and not self.recompute and self.watch is None:
-            choice = (
-                choose(Call(cells[0], x, lengths=lengths, resets=resets)) if self.backend == "auto" else self.backend
-            )
+            choice = choose(all_rows) if self.backend == "auto" else self.backend
             shape = Shape(self.layers, self.dropout, self.training, self.bidirectional)
             whole = run_stack(cells, shape, x, before, lengths, resets, choice)
             if whole is not None:
@@ -239,7 +244,7 @@ class Recurrent(nn.Module):
 
         def one(layer: int, read: Tensor) -> Tensor:
             first = layer * self.directions
-            call = Call(cells[first], read, before[first], lengths, resets, given, recompute=self.recompute)
+            call = all_rows._replace(cell=cells[first], x=read, states=before[first])
             done = self._run(call, None if layer else choice)
             after.append(call.cell.pack(done.states))
             if not self.bidirectional:
@@ -248,7 +253,8 @@ class Recurrent(nn.Module):
             after.append(call.cell.pack(back.states))
             return torch.cat([done.outputs, reverse_within_lengths(back.outputs, lengths)], dim=-1)
 
-        return self._stack(x, lengths, one), join(cells, after)
+        y = self._stack(x, lengths, one)
+        return rows_to_frames(y, cells[0].space_sizes), join(cells, after)
 
     def _run_prepared(self, x: Tensor | PackedSequence, state: StackState | None) -> tuple[Tensor, StackState] | None:
         """Run full batches without noise by kernels alone, where the layer is nothing more than its cells."""
@@ -300,7 +306,8 @@ class Recurrent(nn.Module):
         return x._replace(data=packed.data), state
 
     def _check(self, x: Tensor, axes: str) -> None:
-        check_input(x, axes, self.input_size, next(iter(self._every_cell())).weight_ih.dtype)
+        cell = next(iter(self._every_cell()))
+        check_input(x, axes, (self.input_size, *cell.space_sizes), cell.weight_ih.dtype)
 
     def extra_repr(self) -> str:
         return (

@@ -85,7 +85,7 @@ class Regulariser:
         elif not layer.batch_first:
             outputs, resets = outputs.transpose(0, 1), None if resets is None else resets.transpose(0, 1)
         resets = None if resets is None else resets.to(outputs.device)
-        self._seen = outputs, read_lengths(outputs, lengths), resets
+        self._seen = outputs.flatten(2), read_lengths(outputs, lengths), resets
 
 
 def activation_l2(outputs: Tensor, lengths: Tensor | None = None) -> Tensor:

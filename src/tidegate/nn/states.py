@@ -10,14 +10,17 @@ from torch import Tensor
 
 from tidegate.cells.base import Cell, State
 from tidegate.errors import ShapeError
+from tidegate.shapes import frames_to_rows, rows_to_frames
 
 StackState: TypeAlias = Tensor | tuple[Tensor, ...] | tuple[State, ...]
 """[layers·directions, B, H], or a tuple of them where the cell has several states; where the layers' sizes
-differ, a tuple with each cell's own state, layer by layer, forward before backward."""
+differ, a tuple with each cell's own state, layer by layer, forward before backward. Of frames, [B, H] is
+[B, H, *space]."""
 
 
 def join(cells: Sequence[Cell], states: Sequence[State]) -> StackState:
     """Return the cells' states as one."""
+    states = [cast(State, each_tensor(lambda s: rows_to_frames(s, cells[0].space_sizes), state)) for state in states]
     if not _alike(cells):
         return tuple(states)
     if len(cells) == 1:
@@ -27,7 +30,7 @@ def join(cells: Sequence[Cell], states: Sequence[State]) -> StackState:
 
 
 def part(cells: Sequence[Cell], state: StackState | None, x: Tensor) -> list[State | None]:
-    """Return each cell's state [B, H], or raise `ShapeError` when `state` does not fit the cells and `x`."""
+    """Return each cell's state [B, H], places of frames as rows, or raise `ShapeError` when `state` does not fit."""
     if state is None:
         return [None] * len(cells)
     if not _alike(cells):
@@ -42,8 +45,9 @@ def part(cells: Sequence[Cell], state: StackState | None, x: Tensor) -> list[Sta
             hint="pass the state as a layer returned it, or None",
         )
     for name, size, tensor in zip(names, sizes, tensors, strict=True):
-        _check(name, tensor, (len(cells), x.shape[0], size), x)
-    return [cells[0].pack(each) for each in zip(*(t.unbind(0) for t in tensors if isinstance(t, Tensor)), strict=True)]
+        _check(name, tensor, (len(cells), x.shape[0], size, *cells[0].space_sizes), x)
+    apart = zip(*(t.unbind(0) for t in tensors if isinstance(t, Tensor)), strict=True)
+    return [_rows(cells[0], cells[0].pack(each)) for each in apart]
 
 
 def batch_of_one(cells: Sequence[Cell], state: StackState) -> StackState:
@@ -98,8 +102,12 @@ def _part_each(cells: Sequence[Cell], state: StackState, x: Tensor) -> list[Stat
                 hint="pass the state as a layer returned it, or None",
             )
         for name, size, tensor in zip(cell.states, cell.state_sizes, tensors, strict=True):
-            _check(f"{name} of cell {number}", tensor, (x.shape[0], size), x)
-    return list(state)
+            _check(f"{name} of cell {number}", tensor, (x.shape[0], size, *cell.space_sizes), x)
+    return [_rows(cell, each) for cell, each in zip(cells, state, strict=True)]
+
+
+def _rows(cell: Cell, state: State) -> State:
+    return cast(State, each_tensor(lambda s: frames_to_rows(s, len(cell.space_sizes)), state))
 
 
 def _alike(cells: Sequence[Cell]) -> bool:
@@ -112,7 +120,7 @@ def _check(name: str, tensor: object, shape: tuple[int, ...], x: Tensor) -> None
             f"reading the state {name}",
             expected=f"shape {list(shape)}",
             got=_seen(tensor),
-            hint="[layers·directions, B, H], as the layer returns it",
+            hint="pass the state as the layer returned it, or None",
         )
     if tensor.device != x.device:
         raise ShapeError(

@@ -31,6 +31,8 @@ class Stream:
             self._begun = each_tensor(lambda s: s.detach().clone(), state)
         self._tensors = tensors_of(self._state)
         self._places = [s.data_ptr() for s in self._tensors]
+        self._space = layer._cells[0].space_sizes
+        self._rows = self._tensors[0].shape[-2 - len(self._space)]
         self._ready: Stepper | None = None
         self._arguments = Arguments(())
         self._prepare()
@@ -61,11 +63,10 @@ class Stream:
             done = ready.advance(cells, x, self._arguments, self._places, self._places)  # type: ignore[arg-type]
             if done is not None:
                 return done
-        rows = self._tensors[0].shape[-2]
-        if isinstance(x, Tensor) and x.dim() == 2 and x.shape[0] != rows:
+        if isinstance(x, Tensor) and x.dim() == 2 + len(self._space) and x.shape[0] != self._rows:
             raise ShapeError(
                 "taking a step of a stream",
-                expected=f"x of shape [{rows}, {self._layer.input_size}], a row for each of the stream's",
+                expected=f"x of shape {[self._rows, self._layer.input_size, *self._space]}, a row for each it has",
                 got=f"shape {list(x.shape)}",
                 hint="layer.stream(batch) says how many rows a stream has",
             )
@@ -77,7 +78,7 @@ class Stream:
 
     def _prepare(self) -> None:
         """Keep compiled steps at hand where the layer has them for a state like this."""
-        ready = self._layer._compiled_steps(self._tensors[0].shape[-2])
+        ready = self._layer._compiled_steps(self._rows)
         if ready is not None and not ready.fits(self._tensors):
             ready = None
         if ready is not self._ready:

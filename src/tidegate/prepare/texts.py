@@ -111,7 +111,7 @@ def prepare_pairs(data: Any, config: Config, valid: Any) -> Prepared:
 
 
 def _embedding(config: Config) -> dict[str, Any]:
-    return {"embedding_size": config.embedding_size, "tied": config.tied}
+    return {name: getattr(config, name) for name in ("embedding_size", "embedding_dropout", "tied")}
 
 
 def _pace(config: Config, pairs: int) -> float | None:

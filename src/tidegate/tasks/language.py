@@ -27,6 +27,7 @@ class LanguageBlueprint(BaseModel):
     vocabulary: AnyVocabulary
     architecture: Architecture
     embedding_size: int = Field(ge=1)
+    embedding_dropout: float = 0.0
     tied: bool
     label_smoothing: float = 0.0
 
@@ -49,7 +50,9 @@ class LanguageNetwork(Trainable):
         architecture = blueprint.architecture
         layer = architecture.recurrent(blueprint.embedding_size)
         size, dropout = blueprint.vocabulary.size, architecture.dropout
-        self.decoder = Decoder(layer, size, dropout=dropout, tied=blueprint.tied)
+        self.decoder = Decoder(
+            layer, size, dropout=dropout, embedding_dropout=blueprint.embedding_dropout, tied=blueprint.tied
+        )
         self.smoothing = blueprint.label_smoothing
 
     def forward(self, batch: TextBatch, carried: Carried | None = None) -> tuple[Tensor, Carried]:

@@ -33,6 +33,7 @@ class TranslationBlueprint(BaseModel):
     target: AnyVocabulary
     architecture: Architecture
     embedding_size: int = Field(ge=1)
+    embedding_dropout: float = 0.0
     tied: bool
     attention: str | None
     input_feeding: bool
@@ -68,7 +69,7 @@ class TranslationNetwork(Trainable):
             attention = Attention(layer.output_size, encoder.output_size, score=blueprint.attention)
         decoder = Decoder(
             layer, blueprint.target.size, attention=attention, input_feeding=feeding, dropout=plan.dropout,
-            tied=blueprint.tied,
+            embedding_dropout=blueprint.embedding_dropout, tied=blueprint.tied,
         )  # fmt: skip
         self.model = Seq2Seq(
             encoder, decoder, begin=END, end=END, source_tokens=blueprint.source.size, dropout=plan.dropout

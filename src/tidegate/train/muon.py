@@ -21,7 +21,7 @@ class Muon(Optimizer):
 
     `matrices` come with the number of gate blocks along their rows: a gate's rows are a matrix of their own, and
     orthogonalised with the others they would share one scale. The factor makes updates as large as AdamW's, so that
-    both take the same `lr` and `weight_decay`.
+    both take the same `lr` and `weight_decay`. Kernels of convolutions are flattened: a row for each channel they give.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the factor, Liu et al. 2025
     (2502.16982), equation 4. Deviations: the matrices are split by gates, which neither mentions; products are taken in
@@ -71,10 +71,10 @@ class Muon(Optimizer):
         moment = state["momentum_buffer"]
         moment.mul_(group["momentum"]).add_(matrix.grad)
         update = matrix.grad + group["momentum"] * moment
-        parts = update.unflatten(0, (blocks, -1))
+        parts = update.unflatten(0, (blocks, -1)).flatten(2)
         scale = 0.2 * math.sqrt(max(parts.shape[1:]))
         matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.sub_(orthogonal(parts).flatten(0, 1), alpha=group["lr"] * scale)
+        matrix.sub_(orthogonal(parts).reshape(matrix.shape), alpha=group["lr"] * scale)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
