@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from torch import Tensor
 
 from tidegate.errors import ConfigError
@@ -28,6 +30,16 @@ def choice(owner: object, name: str, given: str, known: tuple[str, ...]) -> str:
             got=repr(given),
             hint=f"{name}={known[0]!r}",
         )
+    return given
+
+
+def flag(owner: object, name: str, given: object) -> bool:
+    """Return `given`, or raise `ConfigError` unless it is True or False."""
+    if not isinstance(given, bool):
+        raise ConfigError(
+            f"building {type(owner).__name__}", expected=f"{name} to be True or False", got=repr(given),
+            hint=f"{name}=True",
+        )  # fmt: skip
     return given
 
 
@@ -81,8 +93,13 @@ def shown(value: object) -> str:
     return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a number, NaN left out."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
 def probability(doing: str, rate: object) -> float:
     """Return `rate`, or raise `ConfigError` unless it is a probability."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+    if not is_number(rate) or not 0 <= rate <= 1:
         raise ConfigError(doing, expected="dropout to be a probability, 0 to 1", got=repr(rate), hint="dropout=0.2")
     return float(rate)

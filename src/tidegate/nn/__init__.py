@@ -9,6 +9,7 @@ from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.dropin import GRU, LSTM, RNN
 from tidegate.nn.explain import Explanation, explain
 from tidegate.nn.multihead import ExternalAttention, MultiheadAttention
+from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.seq2seq import Bridge, Seq2Seq
 from tidegate.nn.stream import Stream
@@ -19,6 +20,7 @@ __all__ = [
     "RNN",
     "Adapt",
     "Attention",
+    "BatchNorm",
     "Bridge",
     "Convolution",
     "Decoder",
