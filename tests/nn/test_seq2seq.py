@@ -21,7 +21,7 @@ READS_MORE = {name for name, cell in CELLS.items() if cell.inputs}
 
 def build(cell: str, feeding: bool = False, dtype: torch.dtype = torch.float64) -> Seq2Seq:
     torch.manual_seed(1)
-    encoder = Recurrent(CELLS[cell](3, 4), bidirectional=True, layers=2)
+    encoder = Recurrent(CELLS[cell](3, 4), bidirectional=True)
     width = Recurrent(CELLS[cell](3, 4)).output_size
     layer = Recurrent(CELLS[cell](5 + (width if feeding else 0), 4))
     attention = Attention(layer.output_size, encoder.output_size, score="general")

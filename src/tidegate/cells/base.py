@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
 from tidegate.cells.noise import NOTHING, Given, Masks, Noise, Rate, draw, rates
-from tidegate.cells.options import (
-    check_declaration,
-    check_same_at_every_step,
-    check_size,
-    check_steps,
-    flag,
-    one_norm,
-    shown,
-)
+from tidegate.cells.options import check_declaration, check_same_at_every_step, check_size, check_steps, one_norm, shown
 from tidegate.cells.pieces import Pieces
 from tidegate.cells.statistics import StepStatistics
 from tidegate.errors import ConfigError, ShapeError
@@ -108,7 +100,7 @@ class Cell(Pieces):
         self.bias = bias
         self.init = init
         one_norm(self, layer_norm=layer_norm, rms_norm=rms_norm, batch_norm=batch_norm)
-        self.layer_norm, self.rms_norm = flag(self, "layer_norm", layer_norm), flag(self, "rms_norm", rms_norm)
+        self.layer_norm, self.rms_norm = layer_norm, rms_norm
         self.batch_norm = check_steps(self, "batch_norm", batch_norm)
         kind = type(self).__name__
         self.noise = Noise(

@@ -33,16 +33,6 @@ def choice(owner: object, name: str, given: str, known: tuple[str, ...]) -> str:
     return given
 
 
-def flag(owner: object, name: str, given: object) -> bool:
-    """Return `given`, or raise `ConfigError` unless it is True or False."""
-    if not isinstance(given, bool):
-        raise ConfigError(
-            f"building {type(owner).__name__}", expected=f"{name} to be True or False", got=repr(given),
-            hint=f"{name}=True",
-        )  # fmt: skip
-    return given
-
-
 def check_steps(owner: object, name: str, steps: object) -> int:
     """Return `steps`, or raise `ConfigError` unless it is a number of steps, 0 for none."""
     if steps is False or (isinstance(steps, int) and steps == 0):
@@ -61,8 +51,17 @@ def check_same_at_every_step(doing: str, batch_norm: int) -> None:
         )
 
 
-def one_norm(owner: object, **norms: object) -> None:
-    """Raise `ConfigError` where more than one of the norms is asked for."""
+def one_norm(owner: object, *, batch_norm: object, **norms: object) -> None:
+    """Raise `ConfigError` where more than one norm is asked for, or one, `batch_norm` apart, by other than True."""
+    for name, given in norms.items():
+        if not isinstance(given, bool):
+            raise ConfigError(
+                f"building {type(owner).__name__}",
+                expected=f"{name} to be True or False",
+                got=repr(given),
+                hint=f"{name}=True",
+            )
+    norms["batch_norm"] = batch_norm
     asked = [f"{name}={given}" for name, given in norms.items() if given]
     if len(asked) > 1:
         raise ConfigError(
