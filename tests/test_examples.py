@@ -56,7 +56,7 @@ def test_padding_masks(shared_data: Path) -> None:
 
 @pytest.mark.data
 def test_self_attention(shared_data: Path) -> None:
-    assert example("self_attention").main(shared_data / "mnist", epochs=2, images=4000) > 0.8
+    assert example("self_attention").main(shared_data / "mnist", epochs=2, images=6000) > 0.8
 
 
 @pytest.mark.data
@@ -74,7 +74,7 @@ def test_sentiment(shared_data: Path) -> None:
 
 @pytest.mark.data
 def test_translator(shared_data: Path) -> None:
-    figures = example("translator").main(shared_data / "multi30k_de_en", epochs=20, pairs=120, longest=9)
+    figures = example("translator").main(shared_data / "multi30k_de_en", epochs=30, pairs=150, longest=9)
     assert figures["last"] < 0.2 * figures["first"]
     assert figures["gain"] >= 0
     assert figures["right"] >= 30

@@ -167,7 +167,9 @@ def test_equals_the_reference(name: str, technique: str) -> None:
         compare(name, technique, *size, torch.float64)
 
 
-@pytest.mark.parametrize(("name", "technique"), [pair for pair in QUICK if pair[1] not in NORMS][::3])
+@pytest.mark.parametrize(
+    ("name", "technique"), [pair for pair in QUICK if pair[1] not in NORMS and "=" not in pair[0]][::3]
+)
 def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
     for size in some_sizes(name, technique, torch.float32):
         compare(name, technique, *size, torch.float32)
