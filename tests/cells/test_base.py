@@ -248,3 +248,9 @@ def test_tensors_are_shown_by_their_shape() -> None:
             super().__init__(input_size, hidden_size)
 
     assert repr(Weighted(3, 4, weights=torch.zeros(1000, 2))) == "Weighted(3, 4, weights=Tensor[1000, 2])"
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_a_norm_is_asked_for_by_true(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"building GRU; expected {name} to be True or False; got 'yes'"):
+        GRU(3, 4, **{name: "yes"})

@@ -102,11 +102,11 @@ def states_of(cell: Cell, state: State) -> tuple[Tensor, ...]:
     return cell.unpack(state)
 
 
-def random_state(cell: Cell, batch: int) -> State:
-    """A state that requires gradients."""
+def random_state(cell: Cell, batch: int, dtype: torch.dtype | None = None) -> State:
+    """A state that requires gradients, of the weights' dtype unless another is given."""
     drawn = []
     for name, size in zip(cell.states, cell.state_sizes, strict=True):
-        state = torch.randn(batch, size, dtype=cell.weight_ih.dtype).mul_(0.5)
+        state = torch.randn(batch, size, dtype=dtype or cell.weight_ih.dtype).mul_(0.5)
         drawn.append((state.abs_().add_(0.5) if name in POSITIVE else state).requires_grad_())
     return cell.pack(tuple(drawn))
 

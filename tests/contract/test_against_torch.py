@@ -28,7 +28,7 @@ TORCH = {
 }
 RUN = [name for name in BACKENDS if name != "scan"]
 """torch.nn has no linear recurrence, which is all that `scan` runs."""
-SIZES = list(itertools.product((1, 2, 17), (1, 17, 64), (1, 2, 33)))
+BATCHES, WIDTHS, STEPS = (1, 17), (1, 17, 64), (1, 2, 33)
 
 
 def test_every_cell_with_a_native_kernel_is_compared_here() -> None:
@@ -57,16 +57,17 @@ def run_torch(module: torch.nn.RNNBase, x: Tensor, states: tuple[Tensor, ...], l
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize(("batch", "hidden", "steps"), SIZES)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("hidden", WIDTHS)
 @pytest.mark.parametrize("backend", RUN)
 @pytest.mark.parametrize("name", list(TORCH))
-def test_cell_equals_torch(name: str, backend: str, batch: int, hidden: int, steps: int) -> None:
+def test_cell_equals_torch(name: str, backend: str, hidden: int, dtype: torch.dtype) -> None:
     hidden = max(hidden, 3) if "proj" in name else hidden
-    for dtype, ragged in itertools.product((torch.float32, torch.float64), (False, True)):
-        torch.manual_seed(1)
-        cell: Cell = VARIANTS[name](5, hidden, dtype=dtype)
-        module = TORCH[name](5, hidden, batch_first=True, dtype=dtype)
-        module.load_state_dict({f"{k}_l0": v for k, v in cell.state_dict().items()})
+    torch.manual_seed(1)
+    cell: Cell = VARIANTS[name](5, hidden, dtype=dtype)
+    module = TORCH[name](5, hidden, batch_first=True, dtype=dtype)
+    module.load_state_dict({f"{k}_l0": v for k, v in cell.state_dict().items()})
+    for batch, steps, ragged in itertools.product(BATCHES, STEPS, (False, True)):
         x = torch.randn(batch, steps, 5, dtype=dtype, requires_grad=True)
         state = random_state(cell, batch)
         lengths = some_lengths(batch, steps) if ragged else None
@@ -85,16 +86,19 @@ def test_cell_equals_torch(name: str, backend: str, batch: int, hidden: int, ste
 STACKS = list(itertools.product(("RNN", "GRU", "LSTM"), (1, 2, 3), (False, True), (False, True)))
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("backend", RUN)
 @pytest.mark.parametrize(("kind", "layers", "both", "batch_first"), STACKS)
-def test_stack_equals_torch(kind: str, layers: int, both: bool, batch_first: bool, backend: str) -> None:
-    for dtype, ragged, given in itertools.product((torch.float32, torch.float64), (False, True), (False, True)):
-        torch.manual_seed(2)
-        batch, steps, hidden = 5, 7, 6
-        options = {"bidirectional": both, "batch_first": batch_first, "dtype": dtype}
-        module = getattr(torch.nn, kind)(4, hidden, layers, **options)
-        layer = getattr(tnn, kind)(4, hidden, layers, **options, backend=backend)
-        layer.load_state_dict(module.state_dict())
+def test_stack_equals_torch(
+    kind: str, layers: int, both: bool, batch_first: bool, backend: str, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(2)
+    batch, steps, hidden = 5, 7, 6
+    options = {"bidirectional": both, "batch_first": batch_first, "dtype": dtype}
+    module = getattr(torch.nn, kind)(4, hidden, layers, **options)
+    layer = getattr(tnn, kind)(4, hidden, layers, **options, backend=backend)
+    layer.load_state_dict(module.state_dict())
+    for ragged, given in itertools.product((False, True), (False, True)):
         x = torch.randn((batch, steps, 4) if batch_first else (steps, batch, 4), dtype=dtype, requires_grad=True)
         count = 2 if kind == "LSTM" else 1
         initial = [torch.randn(layers * (1 + both), batch, hidden, dtype=dtype).requires_grad_() for _ in range(count)]

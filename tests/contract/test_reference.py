@@ -60,7 +60,8 @@ class Unrolled(torch.nn.Module):
 @SMOOTH
 def test_first_derivative(name: str) -> None:
     resets = torch.tensor([[False, True, False], [False, False, False]])
-    for options in ((None, None), (torch.tensor([3, 1]), None), (torch.tensor([3, 2]), resets)):
+    every = ((torch.tensor([3, 2]), resets), (torch.tensor([3, 1]), None), (None, None))
+    for options in every[:1] if quick(name) else every:
         run, point = flat(name, 3, 3, *options)
         assert torch.autograd.gradcheck(run, point, fast_mode=quick(name))
 

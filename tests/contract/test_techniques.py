@@ -102,6 +102,8 @@ def test_every_technique_with_every_cell(name: str, option: str, value: Any) -> 
     assert gradients[0][0].abs().max() > 0
     assert all(g.isfinite().all() for g in gradients if g is not None)
 
+    if option == "init":  # what padding holds and what is saved depends on no weight's value
+        return
     hidden = data(name)
     for row, length in enumerate(LENGTHS):
         assert (output[row, length:] == 0).all()

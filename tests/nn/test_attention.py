@@ -219,7 +219,7 @@ def test_an_outlier_leaves_the_other_steps_their_shares() -> None:
 def test_what_does_not_fit_is_told() -> None:
     queries, keys = inputs()
     attention = built("bahdanau")
-    with pytest.raises(ShapeError, match=r"expected keys of shape \[B, ·, 5\]; got shape \[3, 6, 4\]"):
+    with pytest.raises(ShapeError, match=r"expected keys of shape \[B, S, 5\]; got shape \[3, 6, 4\]"):
         attention(queries, keys[..., :4])
     with pytest.raises(ShapeError, match="mask of booleans"):
         attention(queries, keys, mask=torch.ones(QUERIES, KEYS))
@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_told() -> None:
         Attention(3, 5, window=2, place="nowhere")
     with pytest.raises(ConfigError, match="bahdanau"):
         Attention(3, 5, score="badhanau")
-    with pytest.raises(ShapeError, match=r"values of shape \[B, ·, 8\], a value for each key"):
+    with pytest.raises(ShapeError, match=r"values, one for each key, of shape \[1, 3, 8\]"):
         MultiheadAttention(8, 2)(torch.zeros(1, 2, 8), torch.zeros(1, 3, 8), torch.zeros(1, 4, 8))
     with pytest.raises(ShapeError, match="mask of booleans"):
         MultiheadAttention(8, 2)(torch.zeros(1, 2, 8), mask=torch.ones(2, 2))
@@ -239,7 +239,42 @@ def test_what_does_not_fit_is_told() -> None:
         MultiheadAttention(5, 2)
     with pytest.raises(ConfigError, match="dropout to be a probability"):
         Attention(3, 5, dropout=2.0)
-    with pytest.raises(ShapeError, match=r"queries of shape \[2, ·, 5\]"):
+    with pytest.raises(ShapeError, match=r"queries of shape \[2, T, 5\]"):
         attention(queries, keys[:2])
     with pytest.raises(ShapeError, match=r"x of shape \[B, T, 5\]"):
         ExternalAttention(5)(torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("score", ["bahdanau", "dot"])
+def test_what_is_no_tensor_or_of_another_dtype_is_told(score: str) -> None:
+    x, attention = torch.zeros(2, 3, 4), Attention(4, 4, score=score)
+    for wrong in ([[1.0]], None, 2.0):
+        with pytest.raises(ShapeError, match=r"queries, a tensor of shape \[2, T, 4\]; got (list|NoneType|float)"):
+            attention(wrong, x)
+    with pytest.raises(ShapeError, match=r"keys, a tensor of shape \[B, S, 4\]; got list"):
+        attention(x, [[1.0]])
+    with pytest.raises(ShapeError, match=r"values, one for each key, of shape \[2, 3, 4\]; got shape \[2, 2, 4\]"):
+        attention(x, x, x[:, :2])
+    with pytest.raises(ShapeError, match=r"queries of dtype torch\.float32, the weights'; got dtype torch\.float64"):
+        attention(x.double(), x)
+    with pytest.raises(ShapeError, match=r"keys of .*got dtype torch\.int64"):
+        attention(x, x.long())
+    with pytest.raises(ShapeError, match=r"mask of booleans, a tensor .* got list"):
+        attention(x, mask=[True])
+    with pytest.raises(ConfigError, match=r"memory to be a tidegate\.nn\.attention\.Memory; got Tensor\[2, 3, 4\]"):
+        attention.attend(x, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(x, x.bfloat16())[0].shape == (2, 3, 4)
+
+
+def test_sizes_and_inputs_of_the_others_are_checked() -> None:
+    with pytest.raises(ConfigError, match="value_size to be a positive integer; got 0"):
+        Attention(4, 4, value_size=0)
+    with pytest.raises(ConfigError, match="memory_size to be a positive integer"):
+        ExternalAttention(4, memory_size=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"attending to memories; expected x, a tensor of shape \[B, T, 4\]; got list"):
+        ExternalAttention(4)([[1.0]])
+    with pytest.raises(ShapeError, match=r"queries, a tensor of shape \[B, T, 8\]; got list"):
+        MultiheadAttention(8, 2)([[1.0]])
+    with pytest.raises(ShapeError, match=r"keys of shape \[1, S, 8\]; got shape \[2, 3, 8\]"):
+        MultiheadAttention(8, 2)(torch.zeros(1, 2, 8), torch.zeros(2, 3, 8))

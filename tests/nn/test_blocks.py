@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tidegate import nn as tidegate_nn
 from tidegate.cells import GRU, LSTM
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn import Convolution, MultiheadAttention, Recurrent, Stack, TransformerBlock
+from tidegate.nn import Adapt, BatchNorm, Convolution, MultiheadAttention, Recurrent, Stack, TransformerBlock
 
 LENGTHS = torch.tensor([7, 3, 0, 1])
 
@@ -116,7 +116,14 @@ def test_layers_that_give_pairs_and_compiled_ones_are_told_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Sequential(nn.Linear(8, 8)), nn.GRU(8, 8, batch_first=True), tidegate_nn.GRU(8, 8), nn.Conv1d(8, 8, 3)]
+    "layer",
+    [
+        nn.Sequential(nn.Linear(8, 8)),
+        nn.GRU(8, 8, batch_first=True),
+        tidegate_nn.GRU(8, 8),
+        nn.Conv1d(8, 8, 3),
+        nn.BatchNorm1d(7),
+    ],
 )
 def test_layers_that_would_mix_steps_are_refused(layer: nn.Module) -> None:
     with pytest.raises(ConfigError, match="building a stack, layer 0"):
@@ -143,3 +150,37 @@ def test_what_does_not_fit_is_told() -> None:
         Convolution(8, 4)(torch.zeros(2, 8))
     with pytest.raises(ShapeError, match="a state of 5 entries, one for each layer; got 2"):
         stack()(data(), (None, None))
+
+
+@pytest.mark.parametrize("layer", [TransformerBlock(8), Convolution(8, 4), Adapt(8), Stack(nn.Linear(8, 8))])
+def test_what_is_no_tensor_is_told(layer: nn.Module) -> None:
+    arguments = (4,) if isinstance(layer, Adapt) else ()
+    with pytest.raises(ShapeError, match=r"got list"):
+        layer([[1.0] * 8], *arguments)
+    if not isinstance(layer, Stack):
+        with pytest.raises(ShapeError, match=r"got dtype torch\.int64"):
+            layer(torch.zeros(2, 3, 8).long(), *arguments)
+
+
+def test_layers_and_states_that_are_none_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"layer 1; expected a torch\.nn\.Module; got 3"):
+        Stack(nn.Linear(8, 8), 3)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="a state of 1 entries, one for each layer; got float"):
+        Stack(nn.Linear(8, 8))(torch.zeros(2, 3, 8), 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="hidden_size to be a positive integer; got -1"):
+        TransformerBlock(8, hidden_size=-1)
+
+
+def test_batch_norm_in_a_stack_sees_real_steps_alone() -> None:
+    torch.manual_seed(0)
+    norm, x = BatchNorm(8).double(), data()
+    real = torch.arange(7) < LENGTHS[:, None]
+    x = x.masked_fill(~real[..., None], float("nan"))
+    y, _ = Stack(nn.Tanh(), norm)(x, lengths=LENGTHS)
+    theirs = nn.BatchNorm1d(8).double()
+    torch.testing.assert_close(y[real], theirs(x[real].tanh()))
+    torch.testing.assert_close(norm.running_var, theirs.running_var)
+    assert (y[~real] == 0).all()
+    torch.testing.assert_close(norm.eval()(x, LENGTHS.tolist())[real], theirs.eval()(x[real]))
+    with pytest.raises(ShapeError, match=r"normalising a batch; expected x of shape \[B, T, 8\]; got shape \[4, 8\]"):
+        norm(torch.zeros(4, 8))

@@ -230,3 +230,19 @@ def test_numbers_that_cannot_be_are_told(wrong: dict[str, Any]) -> None:
         Draw(top_k=2.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a length penalty of at least 0; got nan"):
         Penalties(length=float("nan"))
+
+
+def test_what_is_of_the_wrong_kind_is_told() -> None:
+    made, first = model(), torch.tensor([BEGIN])
+    with pytest.raises(ConfigError, match=r"draw to be a tidegate\.nn\.decode\.Draw; got 0\.9"):
+        write(made.decoder, first, steps=2, draw=0.9)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"decoder to be a tidegate\.nn\.decoder\.Decoder; got Seq2Seq"):
+        write(made, first, steps=2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"penalties to be a tidegate\.nn\.beam\.Penalties; got 0\.6"):
+        made.search(SOURCE, steps=2, penalties=0.6)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"before to be a tidegate\.nn\.decoder\.Decoding; got 3"):
+        beam_search(made.decoder, first, 3, width=2, steps=2, end=END)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a length penalty of at least 0; got 'long'"):
+        Penalties(length="long")  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="drawing tokens; expected logits, a tensor"):
+        Draw()([1.0, 2.0])  # type: ignore[arg-type]

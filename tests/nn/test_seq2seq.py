@@ -21,7 +21,7 @@ READS_MORE = {name for name, cell in CELLS.items() if cell.inputs}
 
 def build(cell: str, feeding: bool = False, dtype: torch.dtype = torch.float64) -> Seq2Seq:
     torch.manual_seed(1)
-    encoder = Recurrent(CELLS[cell](3, 4), bidirectional=True, layers=2)
+    encoder = Recurrent(CELLS[cell](3, 4), bidirectional=True)
     width = Recurrent(CELLS[cell](3, 4)).output_size
     layer = Recurrent(CELLS[cell](5 + (width if feeding else 0), 4))
     attention = Attention(layer.output_size, encoder.output_size, score="general")
@@ -54,6 +54,7 @@ def test_every_cell_encodes_and_decodes(name: str, feeding: bool) -> None:
         results.append([logits, weights, *(g for g in gradients if g is not None)])
     assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*results, strict=True))
     logits, weights = results[0][:2]
+    model.encoder.backend = model.decoder.layer.backend = "reference"
     for row in range(3):
         assert (logits[row, TARGET_LENGTHS[row] :] == 0).all()
         assert (weights[row, :, LENGTHS[row] :] == 0).all()
@@ -186,9 +187,9 @@ def test_parts_that_do_not_fit_are_told() -> None:
         Decoder(tidegate_nn.GRU(3, 4), TOKENS)
     with pytest.raises(ConfigError, match="a layer that is batch first"):
         Seq2Seq(tidegate_nn.GRU(3, 4), decoder, begin=0, end=1)
-    with pytest.raises(ConfigError, match=r"a tidegate.nn.Recurrent; got GRU"):
+    with pytest.raises(ConfigError, match=r"layer to be a tidegate\.nn\.recurrent\.Recurrent; got GRU"):
         Decoder(torch.nn.GRU(3, 4), TOKENS)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"a tidegate.nn.Recurrent and a tidegate.nn.Decoder; got Recurrent and GRU"):
+    with pytest.raises(ConfigError, match=r"decoder to be a tidegate\.nn\.decoder\.Decoder; got GRU"):
         Seq2Seq(encoder, GRU(3, 4), begin=0, end=1)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="dropout to be a probability, 0 to 1; got 2"):
         Seq2Seq(encoder, decoder, begin=0, end=1, dropout=2)
@@ -244,3 +245,30 @@ def test_it_learns_to_turn_a_sequence_around() -> None:
             torch.equal(written.tokens[row, : written.lengths[row]], target[row, : lengths[row]]) for row in range(100)
         ]
         assert sum(right) >= 95
+
+
+@pytest.mark.parametrize("feeding", [False, True])
+def test_no_tokens_have_no_logits_and_no_weights(feeding: bool) -> None:
+    model, (source, _) = build("gru", feeding), inputs()
+    before = model.encode(source, LENGTHS)
+    logits, weights, after = model.decoder(torch.zeros(3, 0, dtype=torch.int64), before)
+    assert logits.shape == (3, 0, TOKENS)
+    assert weights is not None
+    assert weights.shape == (3, 0, 5)
+    assert after.place == 0
+
+
+def test_parts_of_the_wrong_kind_are_told() -> None:
+    layer, tokens = Recurrent(GRU(3, 4)), torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(ConfigError, match=r"layer to be a tidegate\.nn\.recurrent\.Recurrent; got None"):
+        Decoder(None, TOKENS)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"before to be a tidegate\.nn\.decoder\.Decoding; got Tensor\[1, 1, 4\]"):
+        Decoder(layer, TOKENS)(tokens, torch.zeros(1, 1, 4))
+    with pytest.raises(ConfigError, match="teacher to be a probability, 0 to 1; got 'half'"):
+        Decoder(layer, TOKENS)(tokens, teacher="half")
+    with pytest.raises(ConfigError, match="begin to be one of the decoder's 6 tokens; got True"):
+        Seq2Seq(layer, Decoder(layer, TOKENS), begin=True, end=1)
+    with pytest.raises(ConfigError, match=r"encoder to be a tidegate\.nn\.recurrent\.Recurrent"):
+        Bridge(GRU(3, 4), layer)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a pace above 0, in steps; got 'slow'"):
+        SCHEDULES["linear"]("slow")  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from torch import Tensor
 
 from tidegate.errors import ConfigError
@@ -49,8 +51,17 @@ def check_same_at_every_step(doing: str, batch_norm: int) -> None:
         )
 
 
-def one_norm(owner: object, **norms: object) -> None:
-    """Raise `ConfigError` where more than one of the norms is asked for."""
+def one_norm(owner: object, *, batch_norm: object, **norms: object) -> None:
+    """Raise `ConfigError` where more than one norm is asked for, or one, `batch_norm` apart, by other than True."""
+    for name, given in norms.items():
+        if not isinstance(given, bool):
+            raise ConfigError(
+                f"building {type(owner).__name__}",
+                expected=f"{name} to be True or False",
+                got=repr(given),
+                hint=f"{name}=True",
+            )
+    norms["batch_norm"] = batch_norm
     asked = [f"{name}={given}" for name, given in norms.items() if given]
     if len(asked) > 1:
         raise ConfigError(
@@ -81,8 +92,13 @@ def shown(value: object) -> str:
     return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a number, NaN left out."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
 def probability(doing: str, rate: object) -> float:
     """Return `rate`, or raise `ConfigError` unless it is a probability."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+    if not is_number(rate) or not 0 <= rate <= 1:
         raise ConfigError(doing, expected="dropout to be a probability, 0 to 1", got=repr(rate), hint="dropout=0.2")
     return float(rate)

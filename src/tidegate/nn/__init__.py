@@ -10,6 +10,7 @@ from tidegate.nn.dropin import GRU, LSTM, RNN
 from tidegate.nn.embedding import Embedding
 from tidegate.nn.explain import Explanation, explain
 from tidegate.nn.multihead import ExternalAttention, MultiheadAttention
+from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.regularise import Regulariser
 from tidegate.nn.seq2seq import Bridge, Seq2Seq
@@ -21,6 +22,7 @@ __all__ = [
     "RNN",
     "Adapt",
     "Attention",
+    "BatchNorm",
     "Bridge",
     "Convolution",
     "Decoder",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tidegate.cells.options import check_size
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention
+from tidegate.nn.inputs import check_input, first_dtype
 from tidegate.shapes import check_lengths, zero_padding
 
 WAYS = ("resample", "pool", "attend")
@@ -49,11 +50,8 @@ class Adapt(nn.Module):
         self, x: Tensor, to: int | Tensor | Sequence[int], *, lengths: Tensor | Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the new sequences and their lengths."""
-        if x.dim() != 3 or x.shape[2] != self.size:
-            raise ShapeError(
-                "adapting the length of sequences", expected=f"x of shape [B, T, {self.size}]",
-                got=f"shape {list(x.shape)}", hint="size is the width of a step",
-            )  # fmt: skip
+        doing = "adapting the length of sequences"
+        check_input(x, "B, T", self.size, first_dtype(self), doing=doing, name="x", hint="size is the width of a step")
         batch, steps = x.shape[:2]
         given = torch.full((batch,), steps, device=x.device)
         if lengths is not None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.cells.options import check_size, probability
-from tidegate.errors import ConfigError, ShapeError
+from tidegate.errors import ConfigError
+from tidegate.nn.inputs import check_input, check_parts, first_dtype
 from tidegate.nn.scores import SCORES, Place, checked_mask, softmax
 from tidegate.shapes import check_lengths, length_mask, zero_padding
 
@@ -59,7 +60,7 @@ class Attention(nn.Module):
         super().__init__()
         self.query_size = check_size(self, "query_size", query_size)
         self.key_size = check_size(self, "key_size", key_size)
-        self.value_size = key_size if value_size is None else value_size
+        self.value_size = check_size(self, "value_size", key_size if value_size is None else value_size)
         width = query_size if hidden_size is None else check_size(self, "hidden_size", hidden_size)
         self.score = SCORES[score](query_size, key_size, width)
         self.window = _positive(window)
@@ -75,15 +76,10 @@ class Attention(nn.Module):
         self, keys: Tensor, values: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
     ) -> Memory:
         """Return what `attend` reads, computed once for any number of queries."""
-        values = keys if values is None else values
-        _check_sequence("keys", keys, self.key_size)
-        _check_sequence("values", values, self.value_size, len(keys))
-        if values.shape[:2] != keys.shape[:2]:
-            raise ShapeError(
-                "attending", expected=f"a value for each key, {list(keys.shape[:2])}", got=f"{list(values.shape)}",
-                hint="values [B, S, V] beside keys [B, S, K]",
-            )  # fmt: skip
+        keys = self._checked("keys", keys, "B, S", self.key_size)
         batch, steps = keys.shape[:2]
+        given = keys if values is None else values
+        values = self._checked("values, one for each key,", given, f"{batch}, {steps}", self.value_size, keys)
         if lengths is None:
             return Memory(values, self.score.keys(keys), keys.new_full((batch,), steps, dtype=torch.int64))
         lengths = check_lengths(lengths, batch, steps).to(keys.device)
@@ -114,12 +110,13 @@ class Attention(nn.Module):
         self, queries: Tensor, memory: Memory, *, mask: Tensor | None = None, first: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Do what `forward` does with a memory; the first query is number `first` of its sequence."""
-        if queries.dim() == 2:
+        check_parts("attending", memory=(memory, Memory))
+        if isinstance(queries, Tensor) and queries.dim() == 2:
             if mask is not None:
                 mask = mask[:, None] if mask.dim() == 2 else mask
             context, weights = self.attend(queries[:, None], memory, mask=mask, first=first)
             return context[:, 0], weights[:, 0]
-        _check_sequence("queries", queries, self.query_size, len(memory.values))
+        queries = self._checked("queries", queries, f"{len(memory.values)}, T", self.query_size, memory.seen)
         steps, count = memory.values.shape[1], queries.shape[1]
         visible = length_mask(memory.lengths, steps)[:, None].expand(-1, count, -1)
         if mask is not None:
@@ -136,6 +133,11 @@ class Attention(nn.Module):
         kept = F.dropout(weights, self.dropout, self.training) if self.dropout else weights
         return kept @ memory.values, weights
 
+    def _checked(self, name: str, given: object, axes: str, size: int, beside: Tensor | None = None) -> Tensor:
+        dtype = first_dtype(self) or (None if beside is None else beside.dtype)
+        hint = "sizes are query_size, key_size and value_size, as it was built"
+        return check_input(given, axes, size, dtype, doing="attending", name=name, hint=hint)
+
     def _places(self, queries: Tensor, memory: Memory, first: int) -> Tensor:
         """Return where each query looks, [B, T, 1], or [T, 1] where that is its own number."""
         if self.place is not None:
@@ -151,11 +153,3 @@ def _positive(window: int | None) -> int | None:
             hint="window=5",
         )  # fmt: skip
     return window
-
-
-def _check_sequence(name: str, given: Tensor, size: int, batch: int | None = None) -> None:
-    if given.dim() != 3 or given.shape[2] != size or batch not in (None, len(given)):
-        raise ShapeError(
-            "attending", expected=f"{name} of shape [{'B' if batch is None else batch}, ·, {size}]",
-            got=f"shape {list(given.shape)}", hint="sizes are query_size, key_size and value_size, as it was built",
-        )  # fmt: skip

@@ -8,10 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tidegate.cells.options import is_number
 from tidegate.errors import ConfigError
 from tidegate.nn.decode import Written, evaluating, is_count
-from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.decoder import Decoder, Decoding, check_decoding
+from tidegate.nn.inputs import check_parts
 from tidegate.shapes import length_mask
+
+DOING = "searching with a beam"
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,9 @@ class Penalties:
 
     def __post_init__(self) -> None:
         for name, value in (("length", self.length), ("coverage", self.coverage)):
-            if not value >= 0:
+            if not is_number(value) or value < 0:
                 raise ConfigError(
-                    "searching with a beam", expected=f"a {name} penalty of at least 0", got=str(value),
+                    DOING, expected=f"a {name} penalty of at least 0", got=repr(value),
                     hint=f"{name}=0.2",
                 )  # fmt: skip
 
@@ -115,8 +119,10 @@ def beam_search(
     Source: Sutskever, Vinyals & Le 2014 (1409.3215), section 3.2, scored as in Wu et al. 2016 (see `Penalties`).
     """
     _check(width, steps, count)
+    penalties = Penalties() if penalties is None else penalties
+    check_parts(DOING, decoder=(decoder, Decoder), penalties=(penalties, Penalties))
     with evaluating(decoder, first, end):
-        return _search(decoder, first, before or Decoding(), width, steps, end, penalties or Penalties(), count)
+        return _search(decoder, first, check_decoding(DOING, before), width, steps, end, penalties, count)
 
 
 def _search(
@@ -136,17 +142,14 @@ def _search(
         logits, weight, after = decoder.step(read, now)
         gained = logits.float().log_softmax(-1).view(batch, width, logits.shape[-1])
         if weight is not None:
-            kept = beam.weights
-            if kept is None:
-                kept = weight.new_zeros(batch, width, steps, weight.shape[-1])
-            kept = kept.clone()
-            kept[:, :, t] = weight.view(batch, width, weight.shape[-1])
-            beam = beam._replace(weights=kept)
+            if beam.weights is None:
+                beam = beam._replace(weights=weight.new_zeros(batch, width, steps, weight.shape[-1]))
+            assert beam.weights is not None
+            beam.weights[:, :, t] = weight.view(batch, width, weight.shape[-1])
         ended = beam.ended(gained[..., end], t + 1, penalties, real)
-        if ended.weights is not None:  # what the end token looked at is in the coverage, not in the answer
-            ended = ended._replace(weights=ended.weights.clone())
-            ended.weights[:, :, t] = 0  # type: ignore[index]
         found = (ended if found is None else found.and_also(ended)).top(count)
+        if found.weights is not None:  # what the end token looked at is in the coverage, not in the answer
+            found.weights[:, :, t] = 0
         gained[..., end] = float("-inf")
         totals = (beam.sums[..., None] + gained).flatten(1)
         sums, flat = totals.topk(width)
@@ -179,7 +182,7 @@ def _check(width: int, steps: int, count: int) -> None:
     for name, fine in fits.items():
         if not fine:
             raise ConfigError(
-                "searching with a beam",
+                DOING,
                 expected="width and steps of at least 1, and count from 1 to width",
                 got=f"width={width}, steps={steps}, count={count}",
                 hint=f"another {name}",

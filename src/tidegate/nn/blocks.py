@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from tidegate.cells.options import check_size, choice, probability
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn.inputs import check_batch_first
+from tidegate.nn.inputs import check_batch_first, check_input, first_dtype
 from tidegate.nn.multihead import MultiheadAttention
 from tidegate.nn.recurrent import Recurrent
 from tidegate.shapes import check_lengths, zero_padding
+
+MIXING = (nn.Sequential, nn.ModuleList, nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.BatchNorm1d)
+"""Of torch's layers, those that do not treat every step by itself, or take the steps for channels."""
+
+HINT = "batch first, a row a sequence"
 
 
 class TransformerBlock(nn.Module):
@@ -49,7 +54,7 @@ class TransformerBlock(nn.Module):
             )  # fmt: skip
         probability("building a TransformerBlock", dropout)
         self.size, self.causal, self.activation = size, causal, activation
-        width = 4 * size if hidden_size is None else hidden_size
+        width = 4 * size if hidden_size is None else check_size(self, "hidden_size", hidden_size)
         self.attention = MultiheadAttention(size, heads, dropout=dropout)
         self.norms = nn.ModuleList([nn.LayerNorm(size), nn.LayerNorm(size)])
         self.inner, self.outer = nn.Linear(size, width), nn.Linear(width, size)
@@ -57,7 +62,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Return [B, T, D] from `x` [B, T, D], exactly 0 beyond `lengths`."""
-        _check(x, self.size, "a Transformer block")
+        check_input(x, "B, T", self.size, first_dtype(self), doing="running a Transformer block", name="x", hint=HINT)
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
             x = zero_padding(x, lengths)
@@ -97,7 +102,8 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Return [B, T, size] from `x` [B, T, input_size], exactly 0 beyond `lengths`."""
-        _check(x, self.input_size, "a convolution")
+        dtype = self.convolution.weight.dtype
+        check_input(x, "B, T", self.input_size, dtype, doing="running a convolution", name="x", hint=HINT)
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
             x = zero_padding(x, lengths)
@@ -139,11 +145,18 @@ class Stack(nn.Module):
         self, x: Tensor, state: Sequence[Any] | None = None, *, lengths: Tensor | Sequence[int] | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Return the last layer's output [B, T, ·] and each layer's state after each row's last real step."""
-        given = [None] * len(self.layers) if state is None else list(state)
-        if len(given) != len(self.layers):
+        count = len(self.layers)
+        given = [None] * count if state is None else list(state) if isinstance(state, tuple | list) else []
+        if len(given) != count:
             raise ShapeError(
-                "running a stack", expected=f"a state of {len(self.layers)} entries, one for each layer",
-                got=f"{len(given)}", hint="pass the state as the stack returned it, or None",
+                "running a stack", expected=f"a state of {count} entries, one for each layer",
+                got=f"{len(given)}" if given else type(state).__name__,
+                hint="pass the state as the stack returned it, or None",
+            )  # fmt: skip
+        if not isinstance(x, Tensor) or x.dim() < 3:
+            raise ShapeError(
+                "running a stack", expected="x of shape [B, T, ·]",
+                got=f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__, hint=HINT,
             )  # fmt: skip
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
@@ -177,21 +190,17 @@ def _takes_lengths(layer: nn.Module) -> bool:
 
 
 def _check_layer(number: int, layer: nn.Module) -> None:
+    if not isinstance(layer, nn.Module):
+        raise ConfigError(
+            f"building a stack, layer {number}", expected="a torch.nn.Module", got=repr(layer),
+            hint="Stack(Recurrent(GRU(8, 16)), torch.nn.Linear(16, 4))",
+        )  # fmt: skip
     inner = _inner(layer)
     if isinstance(inner, Recurrent):
         check_batch_first(inner, f"building a stack, layer {number}")
-    mixes = isinstance(inner, nn.Sequential | nn.ModuleList | nn.RNNBase | nn.MultiheadAttention | nn.Conv1d)
-    if mixes and not _takes_lengths(inner):
+    if isinstance(inner, MIXING) and not _takes_lengths(inner):
         raise ConfigError(
             f"building a stack, layer {number}", expected="a layer that takes lengths, or treats every step by itself",
             got=type(inner).__name__,
-            hint="list the layers of a Sequential; tidegate.nn has recurrent layers, attention and convolution",
-        )  # fmt: skip
-
-
-def _check(x: Tensor, size: int, what: str) -> None:
-    if x.dim() != 3 or x.shape[2] != size:
-        raise ShapeError(
-            f"running {what}", expected=f"x of shape [B, T, {size}]", got=f"shape {list(x.shape)}",
-            hint="batch first, a row a sequence",
+            hint="list the layers of a Sequential; tidegate.nn has attention, Convolution and BatchNorm",
         )  # fmt: skip

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tidegate.cells.options import is_number
 from tidegate.errors import ConfigError
 from tidegate.modes import modes_kept
-from tidegate.nn.decoder import Decoder, Decoding
-from tidegate.nn.inputs import check_range, check_tokens
+from tidegate.nn.decoder import Decoder, Decoding, check_decoding
+from tidegate.nn.inputs import check_input, check_parts, check_range, check_tokens
 
 
 class Written(NamedTuple):
@@ -43,12 +44,12 @@ class Draw:
 
     def __post_init__(self) -> None:
         for name, value, fits, expected in (
-            ("temperature", self.temperature, _number(self.temperature) and self.temperature >= 0, "at least 0"),
+            ("temperature", self.temperature, is_number(self.temperature) and self.temperature >= 0, "at least 0"),
             ("top_k", self.top_k, self.top_k is None or is_count(self.top_k), "a whole number of at least 1, or None"),
             (
                 "top_p",
                 self.top_p,
-                self.top_p is None or (_number(self.top_p) and 0 < self.top_p <= 1),
+                self.top_p is None or (is_number(self.top_p) and 0 < self.top_p <= 1),
                 "above 0, at most 1, or None",
             ),
         ):
@@ -59,6 +60,8 @@ class Draw:
 
     def __call__(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return one token [B] for each row of `logits` [B, V]."""
+        check_input(logits, "B", logits.shape[-1] if isinstance(logits, Tensor) else 0, doing="drawing tokens",
+                    name="logits", hint="scores of all tokens, a row a sequence")  # fmt: skip
         if self.temperature == 0:
             return logits.argmax(-1)
         return torch.multinomial(self.probabilities(logits), 1, generator=generator)[:, 0]
@@ -74,10 +77,6 @@ class Draw:
             shares = ordered.softmax(-1)
             ordered = ordered.masked_fill(shares.cumsum(-1) - shares >= self.top_p, float("-inf"))
         return torch.empty_like(logits).scatter_(-1, order, ordered).softmax(-1).float()
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
 def is_count(value: object) -> bool:
@@ -118,12 +117,13 @@ def write(
     The decoder writes as it does in evaluation, whatever mode it is in. Raises `ConfigError` for an `end` that is no
     token or steps that are no number, `ShapeError` for tokens that are none.
     """
+    check_parts("writing with a decoder", decoder=(decoder, Decoder), draw=(draw, Draw))
     if not is_count(steps):
         raise ConfigError(
             "writing with a decoder", expected="steps, a whole number of at least 1", got=repr(steps), hint="steps=50"
         )
     with evaluating(decoder, first, end):
-        return _write(decoder, first, before or Decoding(), steps, end, draw, generator)
+        return _write(decoder, first, check_decoding("writing with a decoder", before), steps, end, draw, generator)
 
 
 def _write(

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.cells.base import Cell
-from tidegate.cells.options import check_size, probability
+from tidegate.cells.options import check_size, is_number, probability
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention, Memory
 from tidegate.nn.embedding import Embedding
-from tidegate.nn.inputs import check_batch_first, check_range, check_tokens
+from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens
 from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, each_tensor, refilled, tensors_of
@@ -89,8 +89,8 @@ class Decoder(nn.Module):
         if tied:
             nn.init.normal_(self.embedding.weight, std=size**-0.5)
             self.scores.weight = self.embedding.weight
-        like = layer.initial_state(1)
-        self.to(tensors_of(like)[0].device, tensors_of(like)[0].dtype)
+        like = tensors_of(layer.initial_state(1))[0]
+        self.to(like.device, like.dtype)
 
     def forward(
         self,
@@ -102,12 +102,12 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Decoding]:
         """Return the logits, the attention's weights, and where the rows stand after their last real token."""
         check_tokens("decoding", tokens, 2)
-        before = Decoding() if before is None else before
+        before = check_decoding("decoding", before)
         if lengths is not None:
             lengths = check_lengths(lengths, *tokens.shape).to(tokens.device)
             tokens = zero_padding(tokens, lengths)
         check_range("decoding", tokens, self.tokens)
-        if not 0 <= teacher <= 1:
+        if not is_number(teacher) or not 0 <= teacher <= 1:
             raise ConfigError(
                 "decoding", expected="teacher to be a probability, 0 to 1", got=repr(teacher), hint="teacher=1.0"
             )
@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         """Return the logits [B, tokens] of what follows `tokens` [B], the weights [B, S], and where the rows stand."""
         check_tokens("decoding", tokens, 1)
         check_range("decoding", tokens, self.tokens)
-        return self._step(tokens, before)
+        return self._step(tokens, check_decoding("decoding", before))
 
     def _step(self, tokens: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None, Decoding]:
         x = self._embedded(tokens)
@@ -160,7 +160,8 @@ class Decoder(nn.Module):
             weights += [] if weight is None else [weight]
             now = after
         if not steps:
-            return self.scores.weight.new_zeros(batch, 0, self.tokens), None, now
+            given, none = self._attended(self.scores.weight.new_zeros(batch, 0, self.layer.output_size), before)
+            return self.scores(given), none, now
         return torch.stack(logits, 1), torch.stack(weights, 1) if weights else None, now
 
     def _embedded(self, tokens: Tensor) -> Tensor:
@@ -196,6 +197,13 @@ class Decoder(nn.Module):
             )  # fmt: skip
 
 
+def check_decoding(doing: str, before: Decoding | None) -> Decoding:
+    """Return `before`, the beginning where it is None, or raise `ConfigError` where it is no `Decoding`."""
+    before = Decoding() if before is None else before
+    check_parts(doing, before=(before, Decoding))
+    return before
+
+
 def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:
     """Return `after` where a row is real; what ended stays as it was, or as it begins."""
 
@@ -211,12 +219,9 @@ def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:
 
 def _check_parts(layer: Recurrent, attention: Attention | None, input_feeding: bool, tied: bool) -> None:
     doing = "building a decoder"
-    for given, kind in ((layer, Recurrent), (attention, Attention)):
-        if not isinstance(given, kind) and given is not None:
-            raise ConfigError(
-                doing, expected=f"a tidegate.nn.{kind.__name__}", got=type(given).__name__,
-                hint="Decoder(Recurrent(GRU(64, 128)), tokens, attention=Attention(128, 256))",
-            )  # fmt: skip
+    check_parts(doing, layer=(layer, Recurrent))
+    if attention is not None:
+        check_parts(doing, attention=(attention, Attention))
     check_batch_first(layer, doing)
     width = layer.output_size
     size = layer.input_size - (width if input_feeding else 0)

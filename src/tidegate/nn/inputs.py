@@ -7,38 +7,59 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tidegate.cells.base import Cell
+from tidegate.cells.options import shown
 from tidegate.compile.call import Call
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.shapes import check_lengths, frames_to_rows, length_mask, reverse_within_lengths
 
 
-def check_input(x: Tensor, axes: str, sizes: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise `ShapeError` unless `x` is `[axes, *sizes]` of `dtype`; autocast may have another."""
+def check_input(
+    x: object,
+    axes: str,
+    size: int,
+    dtype: torch.dtype | None = None,
+    *,
+    doing: str = "running a recurrent layer",
+    name: str = "input",
+    hint: str = "input_size and batch_first say how the layer reads its input",
+    space: tuple[int, ...] = (),
+) -> Tensor:
+    """Return `x`, or raise `ShapeError` unless it is `[axes, size, *space]` of `dtype`; autocast may have another.
+
+    Axes are letters, or numbers that must be met. Without `dtype` any floating point will do.
+    """
+    sizes = (size, *space)
     shape = f"[{axes}, {', '.join(map(str, sizes))}]"
     if not isinstance(x, Tensor):
         raise ShapeError(
-            "running a recurrent layer",
-            expected=f"a tensor of shape {shape}",
+            doing,
+            expected=f"{name}, a tensor of shape {shape}",
             got=f"{type(x).__name__}",
-            hint=f"torch.as_tensor(x, dtype={dtype})",
+            hint=f"torch.as_tensor({'x' if name == 'input' else name}, dtype={dtype or torch.float32})",
         )
-    if x.dim() != axes.count(",") + 1 + len(sizes) or x.shape[-len(sizes) :] != sizes:
-        raise ShapeError(
-            "running a recurrent layer",
-            expected=f"input of shape {shape}",
-            got=f"shape {list(x.shape)}",
-            hint="input_size and batch_first say how the layer reads its input",
-        )
+    wanted = axes.split(", ")
+    fits = x.dim() == len(wanted) + len(sizes) and x.shape[len(wanted) :] == sizes
+    if not fits or any(n.isdigit() and int(n) != there for n, there in zip(wanted, x.shape, strict=False)):
+        raise ShapeError(doing, expected=f"{name} of shape {shape}", got=f"shape {list(x.shape)}", hint=hint)
+    if dtype is None and x.is_floating_point():
+        return x
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise ShapeError(
-            "running a recurrent layer",
-            expected=f"input of dtype {dtype}, the weights'",
+            doing,
+            expected=f"{name} of " + (f"dtype {dtype}, the weights'" if dtype else "a floating point dtype"),
             got=f"dtype {x.dtype}",
-            hint=f"x.to({dtype})" + (f", or layer.to({x.dtype})" if x.is_floating_point() else ""),
+            hint=f"x.to({dtype or torch.float32})" + (f", or layer.to({x.dtype})" if x.is_floating_point() else ""),
         )
+    return x
+
+
+def first_dtype(module: nn.Module) -> torch.dtype | None:
+    """Return the dtype of a module's weights, or None where it has none."""
+    weight = next(module.parameters(), None)
+    return None if weight is None else weight.dtype
 
 
 def read_lengths(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | None:
@@ -82,6 +103,17 @@ def _turned_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | No
     if lengths is not None:
         after = after & length_mask(lengths - 1, resets.shape[1])
     return reverse_within_lengths(after, lengths)
+
+
+def check_parts(doing: str, **given: tuple[object, type]) -> None:
+    """Raise `ConfigError` unless each argument is of the class that stands beside it."""
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            raise ConfigError(
+                doing, expected=f"{name} to be a {kind.__module__}.{kind.__name__}",
+                got=type(value).__name__ if isinstance(value, nn.Module) else shown(value),
+                hint=f"{name}={kind.__name__}(…)",
+            )  # fmt: skip
 
 
 def check_batch_first(layer: object, doing: str) -> None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.cells.options import check_size, probability
-from tidegate.errors import ConfigError, ShapeError
+from tidegate.errors import ConfigError
+from tidegate.nn.inputs import check_input
 from tidegate.nn.scores import checked_mask, softmax
 from tidegate.shapes import check_lengths, length_mask, zero_padding
 
@@ -109,16 +110,14 @@ class MultiheadAttention(nn.MultiheadAttention):
         return x.view(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _check(self, queries: Tensor, keys: Tensor, values: Tensor) -> None:
-        wanted = [("queries", queries, self.embed_dim), ("keys", keys, self.kdim), ("values", values, self.vdim)]
-        for name, tensor, width in wanted:
-            fits = tensor.dim() == 3 and tensor.shape[2] == width and len(tensor) == len(queries)
-            if not fits or (name == "values" and tensor.shape[1] != keys.shape[1]):
-                raise ShapeError(
-                    "attending with several heads",
-                    expected=f"{name} of shape [B, ·, {width}], a value for each key",
-                    got=f"queries {list(queries.shape)}, keys {list(keys.shape)}, values {list(values.shape)}",
-                    hint="embed_dim, kdim and vdim are the widths of queries, keys and values",
-                )
+        def check(name: str, given: Tensor, axes: str, width: int) -> None:
+            hint = "embed_dim, kdim and vdim are the widths of queries, keys and values"
+            doing, dtype = "attending with several heads", self.out_proj.weight.dtype
+            check_input(given, axes, width, dtype, doing=doing, name=name, hint=hint)
+
+        check("queries", queries, "B, T", self.embed_dim)
+        check("keys", keys, f"{len(queries)}, S", self.kdim)
+        check("values, one for each key,", values, f"{len(queries)}, {keys.shape[1]}", self.vdim)
 
 
 class ExternalAttention(nn.Module):
@@ -135,17 +134,15 @@ class ExternalAttention(nn.Module):
 
     def __init__(self, size: int, memory_size: int = 64, *, causal: bool = False) -> None:
         super().__init__()
-        self.size, self.causal = size, causal
+        self.size, self.causal = check_size(self, "size", size), causal
+        check_size(self, "memory_size", memory_size)
         self.keys = nn.Linear(size, memory_size, bias=False)
         self.values = nn.Linear(memory_size, size, bias=False)
 
     def forward(self, x: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Return what each step gathers from the memories, [B, T, D]."""
-        if x.dim() != 3 or x.shape[2] != self.size:
-            raise ShapeError(
-                "attending to memories", expected=f"x of shape [B, T, {self.size}]", got=f"shape {list(x.shape)}",
-                hint="size is the width of a step",
-            )  # fmt: skip
+        dtype, doing = self.keys.weight.dtype, "attending to memories"
+        check_input(x, "B, T", self.size, dtype, doing=doing, name="x", hint="size is the width of a step")
         real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from tidegate.errors import ShapeError
+from tidegate.nn.inputs import check_input, first_dtype
 from tidegate.registry import Registry
-from tidegate.shapes import length_mask, zero_padding
+from tidegate.shapes import check_lengths, length_mask, zero_padding
 
 NORMS: Registry[type[nn.Module]] = Registry("norm")
 
 
 @NORMS.add("batch")
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of [B, T, D] or [B, D] over every real step of every row (Ioffe & Szegedy 2015)."""
+    """Batch normalisation of [B, T, D] over every real step of every row (Ioffe & Szegedy 2015): `norm(x, lengths)`.
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    Parameters and statistics are `torch.nn.BatchNorm1d`'s, which takes the steps for channels. Padding gets 0.
+    """
+
+    def forward(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        hint = "batch first; the width is that of the layer before"
+        check_input(x, "B, T", self.num_features, first_dtype(self), doing="normalising a batch", name="x", hint=hint)
         if lengths is None:
             flat = x.reshape(-1, x.shape[-1])
             return self._normalise(flat).reshape(x.shape)
-        mask = length_mask(lengths, x.shape[1])
+        mask = length_mask(check_lengths(lengths, *x.shape[:2]).to(x.device), x.shape[1])
         return torch.zeros_like(x).masked_scatter(mask[..., None], self._normalise(x[mask]))
 
     def _normalise(self, x: Tensor) -> Tensor:

@@ -307,7 +307,7 @@ class Recurrent(nn.Module):
 
     def _check(self, x: Tensor, axes: str) -> None:
         cell = next(iter(self._every_cell()))
-        check_input(x, axes, (self.input_size, *cell.space_sizes), cell.weight_ih.dtype)
+        check_input(x, axes, self.input_size, cell.weight_ih.dtype, space=cell.space_sizes)
 
     def extra_repr(self) -> str:
         return (

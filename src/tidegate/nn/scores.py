@@ -146,9 +146,10 @@ def softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 def checked_mask(mask: Tensor, shape: torch.Size) -> Tensor:
     """Return `mask`, or raise `ShapeError` unless it is booleans [B, T, S] or [T, S]; `shape` is [B, T, S]."""
-    if mask.dtype != torch.bool or mask.shape not in (shape, shape[1:]):
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape not in (shape, shape[1:]):
+        got = f"{mask.dtype}, shape {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
         raise ShapeError(
-            "attending", expected=f"mask of booleans, {list(shape)} or {list(shape[1:])}",
-            got=f"{mask.dtype}, shape {list(mask.shape)}", hint="true where a query may look",
+            "attending", expected=f"mask of booleans, a tensor {list(shape)} or {list(shape[1:])}", got=got,
+            hint="true where a query may look",
         )  # fmt: skip
     return mask

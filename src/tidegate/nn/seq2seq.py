@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.cells.base import Cell, State
-from tidegate.cells.options import check_size, probability
+from tidegate.cells.options import check_size, is_number, probability
 from tidegate.errors import ConfigError
 from tidegate.modes import modes_kept
 from tidegate.nn.beam import Found, Penalties, beam_search
 from tidegate.nn.decode import GREEDY, Draw, Written, write
 from tidegate.nn.decoder import Decoder, Decoding
-from tidegate.nn.inputs import check_batch_first, check_range, check_tokens
+from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, join, part, tensors_of
 from tidegate.registry import Registry
@@ -27,8 +27,8 @@ SCHEDULES: Registry[Callable[[float], Callable[[int], float]]] = Registry("sched
 """How often the truth is read: a number for the pace gives the probability at every training step."""
 
 
-def _pace(name: str, pace: float, fits: bool, expected: str) -> None:
-    if not fits:
+def _pace(name: str, pace: float, fits: Callable[[float], bool], expected: str) -> None:
+    if not is_number(pace) or not fits(pace):
         raise ConfigError(
             f"building the {name} schedule of scheduled sampling", expected=f"a pace {expected}", got=repr(pace),
             hint="linear: steps until 0; exponential: 0.999; inverse_sigmoid: 1000",
@@ -38,21 +38,21 @@ def _pace(name: str, pace: float, fits: bool, expected: str) -> None:
 @SCHEDULES.add("linear")
 def linear(pace: float) -> Callable[[int], float]:
     """`ε_i = max(0, 1 − i/pace)`: Bengio et al. 2015, section 2.4, with ε = 0, k = 1 and c = 1/pace."""
-    _pace("linear", pace, pace > 0, "above 0, in steps")
+    _pace("linear", pace, lambda pace: pace > 0, "above 0, in steps")
     return lambda step: max(0.0, 1 - step / pace)
 
 
 @SCHEDULES.add("exponential")
 def exponential(pace: float) -> Callable[[int], float]:
     """`ε_i = pace^i`, with a pace below 1."""
-    _pace("exponential", pace, 0 < pace < 1, "between 0 and 1")
+    _pace("exponential", pace, lambda pace: 0 < pace < 1, "between 0 and 1")
     return lambda step: pace**step
 
 
 @SCHEDULES.add("inverse_sigmoid")
 def inverse_sigmoid(pace: float) -> Callable[[int], float]:
     """`ε_i = pace/(pace + exp(i/pace))`, with a pace of at least 1."""
-    _pace("inverse_sigmoid", pace, pace >= 1, "of at least 1")
+    _pace("inverse_sigmoid", pace, lambda pace: pace >= 1, "of at least 1")
     return lambda step: pace / (pace + math.exp(min(step / pace, 700.0)))
 
 
@@ -65,6 +65,7 @@ class Bridge(nn.Module):
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent) -> None:
         super().__init__()
+        check_parts("building a Bridge", encoder=(encoder, Recurrent), decoder=(decoder, Recurrent))
         self.maps = nn.ModuleList()
         for layer, cell in enumerate(_cells(decoder)):
             read = _cells(encoder)[_cells_read(encoder, layer)]
@@ -121,11 +122,7 @@ class Seq2Seq(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, Recurrent) or not isinstance(decoder, Decoder):
-            raise ConfigError(
-                "building a Seq2Seq", expected="a tidegate.nn.Recurrent and a tidegate.nn.Decoder",
-                got=f"{type(encoder).__name__} and {type(decoder).__name__}", hint="Seq2Seq(Recurrent(…), Decoder(…))",
-            )  # fmt: skip
+        check_parts("building a Seq2Seq", encoder=(encoder, Recurrent), decoder=(decoder, Decoder))
         check_batch_first(encoder, "building a Seq2Seq")
         attention = decoder.attention
         if attention is not None and (attention.key_size, attention.value_size) != (encoder.output_size,) * 2:
@@ -136,10 +133,10 @@ class Seq2Seq(nn.Module):
                 hint=f"Attention({attention.query_size}, {encoder.output_size})",
             )
         for name, token in (("begin", begin), ("end", end)):
-            if not isinstance(token, int) or not 0 <= token < decoder.tokens:
+            if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < decoder.tokens:
                 raise ConfigError(
                     "building a Seq2Seq", expected=f"{name} to be one of the decoder's {decoder.tokens} tokens",
-                    got=str(token), hint=f"{name}=0",
+                    got=repr(token), hint=f"{name}=0",
                 )  # fmt: skip
         self.encoder, self.decoder, self.begin, self.end = encoder, decoder, begin, end
         self.dropout = probability("building a Seq2Seq", dropout)
