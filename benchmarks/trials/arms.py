@@ -18,6 +18,7 @@ class Arm:
     """One model on a task: a cell, its options, what surrounds it, and settings of the loop (`TrainSettings`).
 
     `stops` at the goal; else all epochs are trained. `cell` names one of the catalogue. `seeds`: how many at most.
+    `tested`: whether the kept weights are looked at on the test part, once.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stops: bool = True
     seeds: int = 5
+    tested: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Task:
 
 def digest(problem: Problem, arm: Arm, *, quick: bool = False) -> str:
     """Return what a run depends on beside its seed, as a short fingerprint."""
-    told = {k: _plain(v) for k, v in vars(arm).items() if k not in ("name", "seeds")}
+    told = {k: _plain(v) for k, v in vars(arm).items() if k not in ("name", "seeds", "tested")}
     told |= {"problem": repr(problem), "quick": quick}
     return sha256(canonical_json(told))[:16]
 

@@ -85,13 +85,11 @@ TASK = Task(
         _arm("LSTM, variational dropout", variational_dropout=0.3),
         _arm("LSTM, recurrent dropout", recurrent_dropout=0.3),
         _arm("LSTM, DropConnect", dropconnect=0.3),
-        _arm("LSTM, layer norm", layer_norm=True),
     ),
     (
         Row("zoneout", "LSTM", "LSTM, zoneout"),
         Row("variational dropout", "LSTM", "LSTM, variational dropout"),
         Row("recurrent dropout", "LSTM", "LSTM, recurrent dropout"),
         Row("DropConnect", "LSTM", "LSTM, DropConnect"),
-        Row("layer norm", "LSTM", "LSTM, layer norm"),
     ),
 )

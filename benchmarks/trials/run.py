@@ -53,7 +53,7 @@ def run(name: str, task: Task, arm: Arm, seed: int, data: Path, *, quick: bool =
     except TidegateError as error:
         failed = str(error).splitlines()[0]
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    if test is not None and failed is None and not quick:
+    if arm.tested and test is not None and failed is None:
         tested = evaluate(model, test, f"testing {arm.name}")[0][problem.figure]
     best = problem.best([figure for _, figure, _ in watcher.curve])
     key = digest(problem, arm, quick=quick)

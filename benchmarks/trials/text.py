@@ -107,14 +107,10 @@ TASKS = {
             _little("LSTM"),
             _little("LSTM, zoneout", zoneout=(0.3, 0.05)),
             _little("LSTM, variational dropout", variational_dropout=0.2),
-            _little("LSTM, recurrent dropout", recurrent_dropout=0.25),
-            _little("LSTM, DropConnect", dropconnect=0.3),
         ),
         (
             Row("zoneout", "LSTM", "LSTM, zoneout"),
             Row("variational dropout", "LSTM", "LSTM, variational dropout"),
-            Row("recurrent dropout", "LSTM", "LSTM, recurrent dropout"),
-            Row("DropConnect", "LSTM", "LSTM, DropConnect"),
         ),
     ),
 }

@@ -21,6 +21,11 @@ def best_of(records: Sequence[Record], which: Callable[[Iterable[float]], float]
     return which([r.best for r in records])
 
 
+def tests(records: Sequence[Record]) -> list[float]:
+    """Return the figures of the test part; none where training broke off."""
+    return [math.nan if r.test is None else r.test for r in records]
+
+
 @dataclass(frozen=True)
 class Side:
     """One arm over its seeds: the mean best figure, runs that reached the goal, and their median steps to it."""
