@@ -34,7 +34,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Row:
-    """A technique OFF and ON: two arms of one task, alike in all else. `published` says what its paper has."""
+    """A technique OFF and ON: two arms of one task, alike in all else.
+
+    `published` says what its paper has; [M]: from memory, not verified, and of another budget or task.
+    """
 
     technique: str
     off: str

@@ -83,5 +83,12 @@ TASK = Task(
         Arm("encoder and decoder", "gru", around={"attention": False}, settings=_TRAINED),
         Arm("with attention", "gru", around={"attention": True}, settings=_TRAINED),
     ),
-    (Row("attention", "encoder and decoder", "with attention"),),
+    (
+        Row(
+            "attention",
+            "encoder and decoder",
+            "with attention",
+            "English to French: 17.82 to 26.75 BLEU (Bahdanau et al. 2015, up to 50 words) [M]",
+        ),
+    ),
 )

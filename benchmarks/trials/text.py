@@ -109,8 +109,13 @@ TASKS = {
             _little("LSTM, variational dropout", variational_dropout=0.2),
         ),
         (
-            Row("zoneout", "LSTM", "LSTM, zoneout"),
-            Row("variational dropout", "LSTM", "LSTM, variational dropout"),
+            Row("zoneout", "LSTM", "LSTM, zoneout", "permuted MNIST: 89.8 to 93.1 % (Krueger et al. 2017) [M]"),
+            Row(
+                "variational dropout",
+                "LSTM",
+                "LSTM, variational dropout",
+                "words of PTB, perplexity: 82.7 to 79.7 (Gal & Ghahramani 2016) [M]",
+            ),
         ),
     ),
 }
