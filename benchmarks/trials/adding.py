@@ -47,13 +47,10 @@ class Adding(Problem):
         return 2, 1
 
     def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return Drawn(self._draw(), min(self.steps, most or self.steps), seed)
+        return self.drawn(partial(draw, rows=self.batch, length=self.length), seed, most)
 
     def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
         return Drawn(partial(draw, rows=250, length=self.length), 2, VALIDATION)
-
-    def _draw(self) -> partial[Batch]:
-        return partial(draw, rows=self.batch, length=self.length)
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
         return F.mse_loss(prediction, batch.y, reduction="sum"), len(batch.y)
@@ -63,16 +60,18 @@ class Adding(Problem):
         return float(total), count
 
 
-_TRAINED = {"epochs": 40, "lr": 3e-3, "optimizer": "adam", "clip_norm": 1.0}
+_GATED = {"epochs": 60, "lr": 3e-3, "optimizer": "adam", "clip_norm": 1.0}
+# Identity recurrence is stable at small rates only: a step of Adam moves the spectral radius by up to lr × units.
+_PLAIN = {"epochs": 250, "lr": 1e-4, "optimizer": "adam", "clip_norm": 10.0}
 TASK = Task(
-    Adding(steps=100, goal=0.01),
+    Adding(steps=100, batch=16, goal=0.01),
     (
-        Arm("tanh RNN", "rnn", settings=_TRAINED),
-        Arm("IRNN", "rnn", inside={"activation": "relu", "init": "identity"}, settings={**_TRAINED, "lr": 1e-3}),
-        Arm("GRU", "gru", settings=_TRAINED),
-        Arm("LSTM", settings=_TRAINED),
-        Arm("LSTM, chrono", inside={"init": f"chrono:{LENGTH}"}, settings=_TRAINED),
-        Arm("LSTM, forget 1", inside={"init": "forget"}, settings=_TRAINED),
+        Arm("tanh RNN", "rnn", settings=_PLAIN),
+        Arm("IRNN", "rnn", inside={"activation": "relu", "init": "identity"}, settings=_PLAIN),
+        Arm("GRU", "gru", settings=_GATED),
+        Arm("LSTM", settings=_GATED),
+        Arm("LSTM, chrono", inside={"init": f"chrono:{LENGTH}"}, settings=_GATED),
+        Arm("LSTM, forget 1", inside={"init": "forget"}, settings=_GATED),
     ),
     (
         Row("identity initialisation (IRNN)", "tanh RNN", "IRNN"),

@@ -50,8 +50,7 @@ class Copying(Problem):
         return SYMBOLS + 2, SYMBOLS + 1
 
     def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        draws = partial(draw, rows=self.batch, length=self.length)
-        return Drawn(draws, min(self.steps, most or self.steps), seed)
+        return self.drawn(partial(draw, rows=self.batch, length=self.length), seed, most)
 
     def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
         return Drawn(partial(draw, rows=100, length=self.length), 2, VALIDATION)
@@ -68,8 +67,8 @@ _TRAINED = {"epochs": 40, "lr": 3e-3, "optimizer": "rmsprop", "clip_norm": 1.0}
 TASK = Task(
     Copying(steps=100, goal=CHANCE / 2),
     (
-        Arm("LSTM", settings=_TRAINED),
-        Arm("LSTM, chrono", inside={"init": f"chrono:{LENGTH + SAID}"}, settings=_TRAINED),
+        Arm("LSTM", hidden=128, settings=_TRAINED),
+        Arm("LSTM, chrono", hidden=128, inside={"init": f"chrono:{LENGTH + SAID}"}, settings=_TRAINED),
     ),
     (Row("chrono initialisation", "LSTM", "LSTM, chrono"),),
     (

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tidegate.shapes import zero_padding
 from trials.arms import Arm, Check, Row, Task
-from trials.problem import Batch, Passes, Problem, padded, zero_padding
+from trials.problem import Batch, Passes, Problem, padded
 from trials.verdict import tests
 
 KEYS = 88

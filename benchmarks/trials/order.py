@@ -47,8 +47,7 @@ class Order(Problem):
         return SYMBOLS, 4
 
     def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        draws = partial(draw, rows=self.batch, length=self.length)
-        return Drawn(draws, min(self.steps, most or self.steps), seed)
+        return self.drawn(partial(draw, rows=self.batch, length=self.length), seed, most)
 
     def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
         return Drawn(partial(draw, rows=250, length=self.length), 2, VALIDATION)

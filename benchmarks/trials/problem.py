@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import tidegate as tg
 from tidegate.cells import CELLS
-from tidegate.shapes import zero_padding
 from trials.network import Network
 
 VALIDATION = 1_000_000
@@ -110,6 +109,10 @@ class Problem(ABC):
     def valid(self, data: Path, most: int | None) -> Loader:
         """Return what every choice is made on."""
 
+    def drawn(self, draw: Callable[[np.random.Generator], Batch], seed: int, most: int | None) -> Drawn:
+        """Return batches that are drawn anew at every step."""
+        return Drawn(draw, min(n for n in (self.steps, most) if n is not None), seed)
+
     def test(self, data: Path) -> Loader | None:  # noqa: ARG002 - drawn tasks have none
         """Return what is looked at once, after training."""
         return None
@@ -163,9 +166,3 @@ def padded(rows: list[np.ndarray], fill: float) -> tuple[np.ndarray, Tensor]:
     for place, row in enumerate(rows):
         out[place, : len(row)] = row
     return out, torch.tensor(lengths)
-
-
-__all__ = [
-    "VALIDATION", "Batch", "Drawn", "Loader", "Passes", "Problem",
-    "one_hot", "padded", "right_classes", "tokens_loss", "zero_padding",
-]  # fmt: skip

@@ -77,7 +77,7 @@ class Reber(Problem):
         return len(SYMBOLS), len(SYMBOLS)
 
     def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return Drawn(self._draws(self.batch), min(self.steps, most or self.steps), seed)
+        return self.drawn(self._draws(self.batch), seed, most)
 
     def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
         return Drawn(self._draws(250), 2, VALIDATION)

@@ -46,8 +46,7 @@ class Reversal(Problem):
         return 16, FIRST + SYMBOLS
 
     def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        draws = partial(draw, rows=self.batch, longest=self.longest)
-        return Drawn(draws, min(self.steps, most or self.steps), seed)
+        return self.drawn(partial(draw, rows=self.batch, longest=self.longest), seed, most)
 
     def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
         return Drawn(partial(draw, rows=100, longest=self.longest), 2, VALIDATION)

@@ -54,7 +54,7 @@ class Text(Problem):
         def draw(random: np.random.Generator) -> Batch:
             return self._windows(text, random.integers(0, len(text) - self.length, self.batch))
 
-        return Drawn(draw, min(self.steps, most or self.steps), seed)
+        return self.drawn(draw, seed, most)
 
     def valid(self, data: Path, most: int | None) -> Passes:
         whole = characters(data)
