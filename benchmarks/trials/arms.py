@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Arm:
     """One model on a task: a cell, its options, what surrounds it, and settings of the loop (`TrainSettings`).
 
-    `stops` at the goal; else all epochs are trained. `cell` names one of the catalogue. `seeds`: how many at most.
+    A run stops at the problem's goal, if it has one. `cell` names one of the catalogue; `seeds`: how many at most;
     `tested`: whether the kept weights are looked at on the test part, once.
     """
 
@@ -27,7 +27,6 @@ class Arm:
     inside: Mapping[str, Any] = field(default_factory=dict)
     around: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    stops: bool = True
     seeds: int = 5
     tested: bool = False
 

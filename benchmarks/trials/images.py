@@ -139,8 +139,12 @@ TASKS = {
         (
             Arm("LSTM", settings=_PIXELS),
             Arm("LSTM, chrono", inside={"init": "chrono:196"}, settings=_PIXELS),
+            Arm("LSTM, layer norm", inside={"layer_norm": True}, settings=_PIXELS),
         ),
-        (Row("chrono initialisation", "LSTM", "LSTM, chrono"),),
+        (
+            Row("chrono initialisation", "LSTM", "LSTM, chrono"),
+            Row("layer norm", "LSTM", "LSTM, layer norm"),
+        ),
     ),
     "digits": Task(
         Digits(batch=32, goal=0.95),

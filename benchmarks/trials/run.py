@@ -21,8 +21,8 @@ QUICK_STEPS, QUICK_EPOCHS = 3, 2
 class _Watcher:
     """Notes every evaluation, and asks for a stop at the goal."""
 
-    def __init__(self, problem: Problem, steps: int, stops: bool) -> None:
-        self.problem, self.steps, self.stops = problem, steps, stops
+    def __init__(self, problem: Problem, steps: int) -> None:
+        self.problem, self.steps = problem, steps
         self.curve: list[list[float]] = []
         self.reached: int | None = None
 
@@ -33,7 +33,7 @@ class _Watcher:
         self.curve.append([done, figure, event.train_loss])
         if self.reached is None and self.problem.reaches(figure):
             self.reached = done
-        return Stop("the goal is reached") if self.stops and self.reached is not None else None
+        return Stop("the goal is reached") if self.reached is not None else None
 
 
 def run(name: str, task: Task, arm: Arm, seed: int, data: Path, *, quick: bool = False) -> Record:
@@ -43,7 +43,7 @@ def run(name: str, task: Task, arm: Arm, seed: int, data: Path, *, quick: bool =
     chosen = {"monitor": problem.figure, **arm.settings, "device": "cpu"}
     settings = TrainSettings.model_validate(chosen | ({"epochs": QUICK_EPOCHS} if quick else {}))
     train, valid, test = problem.train(seed, data, most), problem.valid(data, most), problem.test(data)
-    watcher = _Watcher(problem, train.steps, arm.stops)
+    watcher = _Watcher(problem, train.steps)
     cpu, wall = time.process_time(), time.perf_counter()
     seed_everything(seed)
     model = problem.network(arm.cell, arm.hidden, dict(arm.inside), dict(arm.around))
