@@ -87,21 +87,21 @@ def _arm(name: str, *, tested: bool = False, **inside: Any) -> Arm:
     return Arm(name, "lstm", 128, inside=inside, settings=_TRAINED, tested=tested)
 
 
-_BEST = "LSTM, variational dropout"
+_BEST = "LSTM, DropConnect"
 TASK = Task(
     Music(batch=8),
     (
         _arm("LSTM"),
-        _arm(_BEST, variational_dropout=0.2, tested=True),
+        _arm("LSTM, variational dropout", variational_dropout=0.2),
         _arm("LSTM, zoneout", zoneout=(0.1, 0.05)),
         _arm("LSTM, recurrent dropout", recurrent_dropout=0.2),
-        _arm("LSTM, DropConnect", dropconnect=0.3),
+        _arm(_BEST, dropconnect=0.3, tested=True),
     ),
     (
-        Row("variational dropout", "LSTM", _BEST, "test, LSTM: 8.45, GRU: 8.43, TCN: 8.10 (Bai et al. 2018) [M]"),
+        Row("variational dropout", "LSTM", "LSTM, variational dropout"),
         Row("zoneout", "LSTM", "LSTM, zoneout"),
         Row("recurrent dropout", "LSTM", "LSTM, recurrent dropout"),
-        Row("DropConnect", "LSTM", "LSTM, DropConnect"),
+        Row("DropConnect", "LSTM", _BEST, "test, LSTM: 8.45, GRU: 8.43, TCN: 8.10 (Bai et al. 2018) [M]"),
     ),
     (Check("test NLL per frame at most 8.45, mean of the seeds", _BEST, lambda r: fmean(tests(r)) <= 8.45),),
 )

@@ -105,8 +105,8 @@ TASKS = {
         Text(steps=100, characters=100_000),
         (
             _little("LSTM"),
-            _little("LSTM, zoneout", zoneout=(0.3, 0.05)),
-            _little("LSTM, variational dropout", variational_dropout=0.2),
+            _little("LSTM, zoneout", zoneout=(0.1, 0.02)),
+            _little("LSTM, variational dropout", variational_dropout=0.1),
         ),
         (
             Row("zoneout", "LSTM", "LSTM, zoneout", "permuted MNIST: 89.8 to 93.1 % (Krueger et al. 2017) [M]"),
