@@ -1,0 +1,78 @@
+"""Arms and rows: what is trained, what is set beside what, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tidegate.files import canonical_json, sha256
+from trials.problem import Problem
+
+if TYPE_CHECKING:
+    from trials.records import Record
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model on a task: a cell, its options, what surrounds it, and settings of the loop (`TrainSettings`).
+
+    A run stops at the problem's goal, if it has one. `cell` names one of the catalogue; `seeds`: how many at most;
+    `tested`: whether the kept weights are looked at on the test part, once.
+    """
+
+    name: str
+    cell: str = "lstm"
+    hidden: int = 64
+    inside: Mapping[str, Any] = field(default_factory=dict)
+    around: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 5
+    tested: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A technique OFF and ON: two arms of one task, alike in all else.
+
+    `published` says what its paper has; [M]: from memory, not verified, and of another budget or task.
+    """
+
+    technique: str
+    off: str
+    on: str
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What must hold of an arm's runs, in words and as a function of their records."""
+
+    says: str
+    arm: str
+    holds: Callable[[Sequence[Record]], bool]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem with everything that is tried on it."""
+
+    problem: Problem
+    arms: tuple[Arm, ...]
+    rows: tuple[Row, ...]
+    checks: tuple[Check, ...] = ()
+
+    def arm(self, name: str) -> Arm:
+        """Return the arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def digest(problem: Problem, arm: Arm, *, quick: bool = False) -> str:
+    """Return what a run depends on beside its seed, as a short fingerprint."""
+    told = {k: _plain(v) for k, v in vars(arm).items() if k not in ("name", "seeds", "tested")}
+    told |= {"problem": repr(problem), "quick": quick}
+    return sha256(canonical_json(told))[:16]
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,117 @@
+"""The embedded Reber grammar: what was read second has to be said second to last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trials.arms import Arm, Check, Row, Task
+from trials.problem import VALIDATION, Batch, Drawn, Problem, one_hot, padded, tokens_loss
+from trials.verdict import best_of
+
+SYMBOLS = "BTPSXVE"
+GRAMMAR = (
+    {"T": 1, "P": 2},
+    {"S": 1, "X": 3},
+    {"T": 2, "V": 4},
+    {"X": 2, "S": 5},
+    {"P": 3, "V": 5},
+    {"E": 6},
+)
+"""For every state, the symbols that may come and where each leads; 6 is the end, and B comes before."""
+
+
+def string(random: np.random.Generator, depth: int = 1, inner: int = 1) -> tuple[str, list[set[str]]]:
+    """Return a string of the embedded grammar, and after each symbol but the last what may follow.
+
+    `B (T|P) B … E (T|P) E`, the same of T and P both times. Source: Hochreiter & Schmidhuber 1997, section 5.1, where
+    `depth` and `inner` are 1: how often a string is embedded, and how many strings of the grammar stand in the middle.
+    """
+    text, follows = "", []
+    for _ in range(inner):
+        text, follows, state = f"{text}B", [*follows, {"B"}], 0
+        while state < len(GRAMMAR):
+            legal = sorted(GRAMMAR[state])
+            follows.append(set(legal))
+            text += legal[random.integers(len(legal))]
+            state = GRAMMAR[state][text[-1]]
+    for _ in range(depth):
+        outer = "TP"[random.integers(2)]
+        text, follows = f"B{outer}{text}{outer}E", [{"B"}, {"T", "P"}, *follows, {outer}, {"E"}]
+    return text, follows[1:]
+
+
+def draw(random: np.random.Generator, rows: int, depth: int = 1, inner: int = 1) -> Batch:
+    """Return the strings without their last symbols, one-hot [B, T, 7], and what follows.
+
+    The target [B, T, 8] holds the symbol that follows (−1 in the padding), then whether each of the seven may.
+    """
+    texts, follows = zip(*(string(random, depth, inner) for _ in range(rows)), strict=True)
+    numbers = [np.array([SYMBOLS.index(s) for s in text]) for text in texts]
+    read, lengths = padded([each[:-1] for each in numbers], 0)
+    said, _ = padded([each[1:] for each in numbers], -1)
+    legal, _ = padded([np.array([[s in which for s in SYMBOLS] for which in each]) for each in follows], False)
+    return Batch(one_hot(read, 7), torch.from_numpy(np.concatenate([said[..., None], legal], 2)), lengths)
+
+
+@dataclass(frozen=True)
+class Reber(Problem):
+    """The share of strings of which every step is predicted right: what may follow scores above what may not."""
+
+    depth: int = 1
+    inner: int = 1
+
+    about: ClassVar[str] = "embedded Reber grammar"
+    figure: ClassVar[str] = "strings right"
+    better: ClassVar[Literal["lower", "higher"]] = "higher"
+    per_step: ClassVar[bool] = True
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return len(SYMBOLS), len(SYMBOLS)
+
+    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
+        return self.drawn(self._draws(self.batch), seed, most)
+
+    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
+        return Drawn(self._draws(250), 2, VALIDATION)
+
+    def _draws(self, rows: int) -> partial[Batch]:
+        return partial(draw, rows=rows, depth=self.depth, inner=self.inner)
+
+    def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
+        return tokens_loss(prediction, batch.y[..., 0])
+
+    def score(self, batch: Batch, prediction: Tensor) -> tuple[float, int]:
+        legal = batch.y[..., 1:].bool()
+        least = prediction.masked_fill(~legal, torch.inf).amin(-1)
+        most = prediction.masked_fill(legal, -torch.inf).amax(-1)
+        right = (least > most) | (batch.y[..., 0] < 0)
+        return float(right.all(1).sum()), len(right)
+
+
+_SHORT = {"epochs": 30, "lr": 1e-2, "optimizer": "adam"}
+_LONG = {"epochs": 20, "lr": 1e-2, "optimizer": "adam", "clip_norm": 1.0}
+_LSTM = Check("the LSTM predicts at least 95 % of strings right", "LSTM", lambda r: best_of(r, min) >= 0.95)
+_ELMAN = Check("Elman's network predicts fewer than half right", "Elman", lambda r: best_of(r, max) < 0.5)
+_ROW = Row("gates: LSTM", "Elman", "LSTM", "embedded once: 0 to 97–100 % of trials (Hochreiter & Schmidhuber 1997) [M]")
+TASKS = {
+    "reber": Task(
+        Reber(steps=50, batch=20, goal=0.95),
+        (Arm("Elman", "rnn", 15, settings=_SHORT), Arm("LSTM", "lstm", 15, settings=_SHORT)),
+        (_ROW,),
+        (_LSTM,),
+    ),
+    "reber-long": Task(
+        Reber(steps=100, batch=20, goal=0.95, depth=2, inner=8),
+        (Arm("Elman", "rnn", 32, settings=_LONG), Arm("LSTM", "lstm", 32, settings=_LONG)),
+        (_ROW,),
+        (_LSTM, _ELMAN),
+    ),
+}

@@ -1,0 +1,93 @@
+"""Reversal: a sequence of symbols has to be said backwards, by an encoder and a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import tidegate as tg
+from tidegate.cells import CELLS
+from trials.arms import Arm, Row, Task
+from trials.network import Speaker
+from trials.problem import VALIDATION, Batch, Drawn, Problem, padded, tokens_loss
+
+BEGIN, END, FIRST, SYMBOLS = 0, 1, 2, 10
+
+
+def draw(random: np.random.Generator, rows: int, longest: int) -> Batch:
+    """Return sources [B, S], half to all of `longest` symbols, and each backwards with the end after it [B, T].
+
+    What lies behind a row's end is the end again, and counts as little as the row behind its length.
+    """
+    sources = [random.integers(FIRST, FIRST + SYMBOLS, random.integers(longest // 2, longest + 1)) for _ in range(rows)]
+    read, lengths = padded(sources, END)
+    said, _ = padded([np.append(source[::-1], END) for source in sources], END)
+    return Batch(torch.from_numpy(read), torch.from_numpy(said), lengths)
+
+
+@dataclass(frozen=True)
+class Reversal(Problem):
+    """The share of sequences that come out whole (greedy decoding is right where every step given the truth is)."""
+
+    longest: int = 20
+
+    about: ClassVar[str] = "reversal"
+    figure: ClassVar[str] = "sequences right"
+    better: ClassVar[Literal["lower", "higher"]] = "higher"
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return 16, FIRST + SYMBOLS
+
+    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
+        return self.drawn(partial(draw, rows=self.batch, longest=self.longest), seed, most)
+
+    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
+        return Drawn(partial(draw, rows=100, longest=self.longest), 2, VALIDATION)
+
+    def network(self, cell: str, hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
+        width, tokens = self.sizes
+        encoder = tg.nn.Recurrent(CELLS[cell](width, hidden, **inside), bidirectional=True)
+        attention = tg.nn.Attention(hidden, 2 * hidden) if around["attention"] else None
+        decoder = tg.nn.Decoder(tg.nn.Recurrent(CELLS[cell](width, hidden, **inside)), tokens, attention=attention)
+        model = tg.nn.Seq2Seq(encoder, decoder, begin=BEGIN, end=END, source_tokens=tokens)
+        return Speaker(self, model, translates=True)
+
+    def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
+        return tokens_loss(prediction, _counted(batch))
+
+    def score(self, batch: Batch, prediction: Tensor) -> tuple[float, int]:
+        truth = _counted(batch)
+        right = (prediction.argmax(-1) == truth) | (truth < 0)
+        return float(right.all(1).sum()), len(right)
+
+
+def _counted(batch: Batch) -> Tensor:
+    """Return the target, −1 behind each row's end."""
+    assert batch.lengths is not None
+    places = torch.arange(batch.y.shape[1])
+    return batch.y.masked_fill(places > batch.lengths[:, None], -1)
+
+
+_TRAINED = {"epochs": 24, "lr": 3e-3, "optimizer": "adam", "clip_norm": 1.0}
+TASK = Task(
+    Reversal(steps=50, goal=0.95),
+    (
+        Arm("encoder and decoder", "gru", around={"attention": False}, settings=_TRAINED),
+        Arm("with attention", "gru", around={"attention": True}, settings=_TRAINED),
+    ),
+    (
+        Row(
+            "attention",
+            "encoder and decoder",
+            "with attention",
+            "English to French: 17.82 to 26.75 BLEU (Bahdanau et al. 2015, up to 50 words) [M]",
+        ),
+    ),
+)
