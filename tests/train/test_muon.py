@@ -28,7 +28,7 @@ class Model(nn.Module):
 
 
 def test_every_optimizer_is_tried_somewhere() -> None:
-    assert set(OPTIMIZERS) == {"sgd", "momentum", "rmsprop", "adam", "adamw", "muon"}
+    assert set(OPTIMIZERS) == {"sgd", "momentum", "rmsprop", "adam", "adamw", "muon", "nt_asgd"}
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (4, 6, 3), (3, 2, 9)])
