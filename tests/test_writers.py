@@ -45,6 +45,30 @@ def test_the_same_seed_writes_the_same(model: TextGenerator, tmp_path: Path) -> 
     assert "TextGenerator(" in repr(again)
 
 
+def test_lists_go_into_one_call_and_what_is_left_out_is_told() -> None:
+    sources, targets = ["ein Hund", "eine Katze", "ein Mann", " "] * 3, ["a dog", "a cat", "a man", "x"] * 3
+    fitted: Any = tg.fit(
+        sources, targets, task="translate", unit="word", hidden_size=8, epochs=1, quiet=True,
+        valid=(["ein Hund", ""], ["a dog", "x"]),
+    )  # fmt: skip
+    assert fitted.notes == [
+        "texts: 3 pairs lack a text and are left out", "texts: 1 pairs lack a text and are left out",
+    ]  # fmt: skip
+    fitted.evaluate(["ein Vogel", ""], ["a bird", "x"])
+    assert fitted.notes[0] == "texts: 1 pairs lack a text and are left out"
+    assert "1 of 2 tokens" in fitted.notes[1]
+    with pytest.raises(DataError, match="expected the targets too; got sources alone"):
+        fitted.evaluate(["ein Hund"])
+    assert fitted.translate("no such file.de") == fitted.translate(["no such file.de"])
+    with pytest.raises(DataError, match="expected a text with a token"):
+        fitted.align("")
+
+
+def test_words_go_on_after_a_space() -> None:
+    fitted = tg.LanguageModel(unit="word", **SMALL | {"epochs": 1}).fit([VERSE * 30])
+    assert "  " not in fitted.generate("much wood ", length=5, seed=0)
+
+
 def test_an_unseen_character_is_noted_and_kept(model: TextGenerator) -> None:
     assert model.generate("é", length=2, seed=0).startswith("é")
     assert model.notes == ["1 of 1 tokens were not seen in training"]
@@ -70,6 +94,19 @@ def test_numbers_that_cannot_be_and_data_that_is_none(model: TextGenerator) -> N
         tg.fit([VERSE], task="generate", bidirectional=True)
     with pytest.raises(ConfigError, match="preparing exponential scheduled sampling; expected sampling_pace="):
         tg.Translator(scheduled_sampling="exponential", unit="word").fit(["a", "b", "c"], ["x", "y", "z"])
+    for options, said in (
+        ({"loss": "mse"}, "no loss="),
+        ({"target": ["en", "fr"]}, "expected one target"),
+        ({"valid_target": "a.en"}, "a text file to validate on beside"),
+        ({"sampling_pace": 3.0}, "scheduled_sampling= for its pace"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            tg.fit(pl.DataFrame({"de": ["a", "b"], "en": ["x", "y"]}), task="translate", **options)
+    for wrong in (-1, 1 << 70, "a", True):
+        with pytest.raises(ConfigError, match="expected a seed from 0"):
+            model.generate("a", seed=wrong)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="reading a prompt, entry 0; expected a text; got NoneType"):
+        model.generate(None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at least 2 sequences"):
         tg.Translator(unit="word").fit(["a"], ["b"])
 
@@ -112,7 +149,7 @@ def test_a_text_file_from_training_to_writing(tidegate: Callable[..., Outcome]) 
     code, out, _ = tidegate("train", "verse.txt", "--task", "generate", "--out", "run", *FEW, "--json")
     assert code == 0
     assert {"run", "loss", "perplexity", "accuracy"} == json.loads(out).keys()
-    code, out, _ = tidegate("generate", "run", "--prompt", "how", "--length", "12", "--seed", "1")
+    code, out, said = tidegate("generate", "run", "--prompt", "how", "--length", "12", "--seed", "1")
     assert code == 0
     assert out.startswith("how")
     assert tidegate("generate", "run", "--prompt", "how", "--length", "12", "--seed", "1")[1] == out
@@ -137,6 +174,10 @@ def test_parallel_files_from_training_to_translations(tidegate: Callable[..., Ou
     assert "Attention" in Path("page.html").read_text()
     assert tidegate("translate", "run", "a.de", "-o", "out.en", "--beam", "2")[0] == 0
     assert Path("out.en").read_text() == out
+    code, _, said = tidegate("translate", "run", "a.de", "-o", "a.de")
+    assert code == 2
+    assert "expected another file than the data" in said
+    assert tidegate("translate", "run", "a.de", "--alignment", "no/page.html")[0] == 2
     code, out, _ = tidegate("evaluate", "run", "a.de", "--target", "a.en", "--json")
     assert {"loss", "perplexity", "accuracy", "bleu"} == json.loads(out).keys()
     page = Path("run/report.html").read_text()
@@ -155,7 +196,7 @@ def test_two_columns_of_a_table(tidegate: Callable[..., Outcome]) -> None:
     words = ["train", "p.csv", "--target", "en", "--task", "translate", "--set", "unit=word", "--out", "run"]
     code, _, said = tidegate(*words, *FEW)
     assert code == 0
-    assert "1 pairs lack a text and are left out" in said
+    assert "p.csv: 1 pairs lack a text and are left out" in said
     assert tidegate("predict", "run", "p.csv", "-o", "o.csv")[0] == 0
     assert pl.read_csv("o.csv").columns == ["de", "en"]
     assert pl.read_csv("o.csv").height == 4

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config import make_config, read_config, take_valid
+from tidegate.data.pairs import is_lines, open_pairs
+from tidegate.data.text import as_list
 from tidegate.files import write_atomically
 from tidegate.models import AnyModel, open_model
 from tidegate.run import find_rate as test_rates
@@ -25,8 +27,10 @@ def fit(
     quiet: bool = False,
     **options: Any,
 ) -> AnyModel:
-    """Train a recurrent model on a table of sequences and return it.
+    """Train a recurrent model on a table of sequences, or on texts, and return it.
 
+    With `task="generate"` or `"translate"`, `data` is a text file or a list of texts, and `target` the translations,
+    a text file or a list as well; or a table and its column of texts. Else
     `data`: a path (CSV, TSV, Parquet, JSON lines, Arrow), or any frame with the Arrow interface; a row a step
     with `id` and `time`, or a row a sequence with list columns. `target`: the column or columns to predict, unless
     `config` names them. The task is inferred (see `tidegate inspect`) unless `task=` names it. `valid`: a fraction to
@@ -36,6 +40,8 @@ def fit(
 
     Raises `InputError` naming the file, row and column, or the option and its value.
     """
+    if options.get("task") == "translate" and as_list(target) is not None and is_lines(data):
+        data, target = open_pairs(data, target), None
     merged, held = _options(config, options, {"target": target, "id": id, "time": time}, valid)
     from tidegate.train.progress import progress
 

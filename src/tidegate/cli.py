@@ -173,11 +173,13 @@ def evaluate(
     start: Annotated[Text, _option("Score only forecasts that begin at this time or later.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a trained model on a table with targets."""
+    """Score a trained model on a table with targets, or on a text."""
     from tidegate.api import load
 
-    model = load(run)
-    figures = model.evaluate(data, start=start) if target is None else _writer(run, "translate").evaluate(data, target)
+    model: Any = load(run)
+    if target is not None:
+        _check_verb(model, run, "translate")
+    figures = model.evaluate(data, start=start) if target is None else model.evaluate(data, target, start=start)
     _tell(model.notes, as_json)
     if as_json:
         typer.echo(json.dumps(figures))
@@ -227,18 +229,24 @@ def translate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Text file; default standard output.")] = None,
     beam: Annotated[int, _option("Hypotheses kept at each step.")] = 5,
     length_penalty: Annotated[float, _option("Above 0 favours longer translations.")] = 0.6,
-    alignment: Annotated[Path | None, _option("HTML page that draws what each word looked at.")] = None,
+    alignment: Annotated[Path | None, _option("HTML page that draws what each word looked at, of 20 texts.")] = None,
 ) -> None:
     """Translate a file line by line."""
+    from tidegate.data.output import check_place
     from tidegate.data.pairs import open_sources
     from tidegate.files import write_atomically
 
+    for path in (output, alignment):
+        if path is not None:
+            check_place(f"writing to {path}", path, Path(file))
     model = _writer(run, "translate")
+    if alignment is not None:
+        model.check_attention()
     sources = open_sources(file, model.blueprint.columns[0])
     lines = model.translate(sources, beam=beam, length_penalty=length_penalty)
     notes = model.notes
     if alignment is not None:
-        model.draw(alignment, sources, beam=beam)
+        model.draw(alignment, sources, beam=beam, length_penalty=length_penalty)
     text = "".join(f"{' '.join(line.split())}\n" for line in lines)
     if output is None:
         typer.echo(text, nl=False)
@@ -252,6 +260,11 @@ def _writer(run: Path, verb: str) -> Any:
     from tidegate.api import load
 
     model = load(run)
+    _check_verb(model, run, verb)
+    return model
+
+
+def _check_verb(model: Any, run: Path, verb: str) -> None:
     if not hasattr(model, verb):
         raise ConfigError(
             f"using {run}",
@@ -259,7 +272,6 @@ def _writer(run: Path, verb: str) -> Any:
             got=repr(model),
             hint=f"tidegate train DATA --task {verb}",
         )
-    return model
 
 
 @app.command()

@@ -35,7 +35,7 @@ CONFIG, REPORT = "config.json", "report.html"
 _TABLES = tuple(task for task in get_args(TaskName) if task not in TEXT_TASKS)
 _ONLY_FOR = {
     ("id", "time", "ignore", "kinds", "pooling", "loss", "class_weight", "sampling"): _TABLES,
-    ("logit_adjustment", "logit_adjustment_after"): _TABLES,
+    ("logit_adjustment", "logit_adjustment_after", "focal_gamma", "ldam_margin", "ldam_scale"): _TABLES,
     ("known", "horizon", "lookback", "channels", "windows_per_epoch"): ("forecasting",),
     ("quantiles",): ("forecasting", "regression"),
     ("unit", "vocabulary_size", "embedding_size", "embedding_dropout", "tied"): tuple(TEXT_TASKS),
@@ -109,7 +109,7 @@ def _without_effect(config: Config) -> list[str]:
     """Say which options were set that the task does not obey."""
     fields, notes = Config.model_fields, []
     for names, tasks in _ONLY_FOR.items():
-        given = [name for name in names if getattr(config, name) != fields[name].default]
+        given = [name for name in names if getattr(config, name) != fields[name].get_default(call_default_factory=True)]
         notes += [f"{name} has no effect on {config.task}" for name in given if config.task not in tasks]
     return notes
 

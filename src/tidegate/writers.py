@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ import polars as pl
 import torch
 
 from tidegate.data.loader import Loader
-from tidegate.data.pairs import PairMaker, open_pairs, open_sources, padded
+from tidegate.data.pairs import PairMaker, is_lines, open_pairs, open_sources, padded
 from tidegate.data.streams import Streams
-from tidegate.data.text import open_corpus
+from tidegate.data.text import check_texts, open_corpus
 from tidegate.data.tokens import encode_corpus
 from tidegate.data.vocabulary import END, UNKNOWN
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, DataError
 from tidegate.nn.beam import Penalties
 from tidegate.nn.decode import Draw, Written, write
 from tidegate.nn.decoder import Decoding
@@ -56,7 +56,8 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
         for the others. The same `seed` gives the same text. Raises `ConfigError` for numbers that cannot be.
         """
         draw = Draw(temperature, top_k, top_p)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = None if seed is None else torch.Generator().manual_seed(_seed(seed))
+        (prompt,) = check_texts([prompt], "reading a prompt")
         vocabulary, decoder = self.blueprint.vocabulary, self.network.decoder
         read = [END, *vocabulary.encode(prompt).tolist()]
         self.notes = _unknown(read.count(UNKNOWN), len(read) - 1)
@@ -65,8 +66,10 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
         with torch.inference_mode():
             before = decoder(tokens[:, :-1])[2] if len(read) > 1 else Decoding()
             written = write(decoder, tokens[:, -1], before, steps=length, end=END, draw=draw, generator=generator)
-        whole = vocabulary.decode([*read, *_rows(written)[0]])
-        return prompt + whole[len(vocabulary.decode(read)) :]
+        head, whole = vocabulary.decode(read), vocabulary.decode([*read, *_rows(written)[0]])
+        rest = whole[len(head) :]
+        # Words lose the space at a prompt's end, and bring one of their own.
+        return prompt + (rest.removeprefix(" ") if prompt.endswith(" ") and not head.endswith(" ") else rest)
 
     def evaluate(self, data: Any, *, start: Any = None) -> dict[str, float]:
         """Return the figures of a text, read from its first token to its last as one stream.
@@ -77,6 +80,7 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
         _no_start(start)
         column = self.blueprint.column
         row = encode_corpus(open_corpus(data, column), self.blueprint.vocabulary)
+        self.notes = _unknown(row.unknown, row.count - 1)
         figures, _ = evaluate(self.network, Streams(row, 1, _WINDOW), "evaluating a text")
         nats = figures["loss"] * (row.count - 1)
         return {**figures, "bits_per_character": nats / math.log(2) / row.characters}
@@ -90,11 +94,16 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
 
 
 class Alignment(NamedTuple):
-    """What each token of a translation looked at: weights [T, S] over the source's tokens, each row summing to 1."""
+    """What each token of a translation looked at: weights [T, S] over the source's tokens, each row summing to 1.
+
+    `text` and `translation` are what the tokens spell.
+    """
 
     source: list[str]
     target: list[str]
     weights: np.ndarray
+    text: str
+    translation: str
 
     def save(self, path: str | Path) -> None:
         """Draw the weights as a picture on an HTML page."""
@@ -113,22 +122,22 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         return f"TextTranslator({source} to {target}: {self._described()})"
 
     def translate(self, texts: Any, *, beam: int = 5, length_penalty: float = 0.6, coverage: float = 0.0) -> list[str]:
-        """Return the translations of a text, of a list of them, of the lines of a text file, or of a table's column.
+        """Return the translations of a text, a list of texts, the lines of a text file (a `Path`), or a table's column.
 
         `beam` hypotheses are kept at each step; 1 takes the likeliest token each time. `length_penalty` and `coverage`
         are those of `nn.Penalties`. A text without a token is translated as "". Raises `DataError` for what is no
         text, `ConfigError` for numbers that cannot be.
         """
-        if isinstance(texts, str) and not os.path.isfile(texts):
-            texts = [texts]
+        texts = [texts] if isinstance(texts, str) else texts
         sources = self._encoded(open_sources(texts, self.blueprint.columns[0]))
         out = [""] * len(sources)
+        # Together go sources of one length: how long a translation may be depends on its own source alone.
         order = sorted((i for i, tokens in enumerate(sources) if len(tokens)), key=lambda i: len(sources[i]))
-        for at in range(0, len(order), _BATCH):
-            chosen = order[at : at + _BATCH]
-            written = self._written([sources[i] for i in chosen], beam, Penalties(length_penalty, coverage))
-            for i, tokens in zip(chosen, _rows(written), strict=True):
-                out[i] = self.blueprint.target.decode(tokens)
+        for _, alike in groupby(order, key=lambda i: len(sources[i])):
+            while chosen := list(islice(alike, _BATCH)):
+                written = self._written([sources[i] for i in chosen], beam, Penalties(length_penalty, coverage))
+                for i, tokens in zip(chosen, _rows(written), strict=True):
+                    out[i] = self.blueprint.target.decode(tokens)
         return out
 
     def predict(self, data: Any) -> pl.DataFrame:
@@ -140,37 +149,49 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         """Return the figures of pairs: `loss` in nats a token given the truth before it, and BLEU of translations.
 
         `data` and `target` are what `tg.fit` took: a table, or texts and their translations line by line. BLEU is
-        sacreBLEU's with its default signature, 0 to 100.
+        sacreBLEU's, 0 to 100, see `tasks.bleu`.
         """
         _no_start(start)
         plan = self.blueprint
-        pairs = open_pairs(data, plan.columns[1] if target is None else target, plan.columns[0])
+        named = plan.columns[1] if target is None and not is_lines(data) else target
+        pairs = open_pairs(data, named, plan.columns[0])
         loader = Loader(PairMaker(pairs, plan.source, plan.target), _BATCH)
         figures, _ = evaluate(self.network, loader, f"evaluating on {pairs.name}")
-        return {**figures, "bleu": bleu(self.translate(pairs.sources, beam=beam), pairs.targets)}
+        translations = self.translate(pairs.sources, beam=beam)
+        self.notes = pairs.notes + self.notes
+        return {**figures, "bleu": bleu(translations, pairs.targets)}
 
-    def align(self, text: str, *, beam: int = 5) -> Alignment:
-        """Translate a text and return what each token of the translation attended to.
+    def align(self, text: str, *, beam: int = 5, length_penalty: float = 0.6, coverage: float = 0.0) -> Alignment:
+        """Translate a text, as `translate` does, and return what each token of the translation attended to.
 
-        Raises `ConfigError` where the translator has no attention.
+        Raises `ConfigError` where the translator has no attention, `DataError` for a text without a token.
         """
-        plan, source = self.blueprint, self._encoded([text])[0]
-        if plan.attention is None:
+        self.check_attention()
+        plan, source = self.blueprint, self._encoded(check_texts([text], "reading a text"))[0]
+        if not len(source):
+            raise DataError("aligning a translation", expected="a text with a token", got=repr(text), hint="a word")
+        written = self._written([source], beam, Penalties(length_penalty, coverage))
+        assert written.weights is not None
+        tokens = _rows(written)[0]
+        return Alignment(
+            plan.source.pieces(source), plan.target.pieces(tokens), written.weights[0].double().numpy(),
+            text, plan.target.decode(tokens),
+        )  # fmt: skip
+
+    def check_attention(self) -> None:
+        """Raise `ConfigError` unless the translator has attention."""
+        if self.blueprint.attention is None:
             raise ConfigError(
                 "aligning a translation", expected="a translator with attention", got="attention=None",
                 hint='train with attention="general"',
             )  # fmt: skip
-        written = self._written([source], beam, Penalties(0.6))
-        assert written.weights is not None
-        return Alignment(
-            plan.source.pieces(source), plan.target.pieces(_rows(written)[0]), written.weights[0].double().numpy()
-        )
 
-    def draw(self, path: str | Path, texts: Sequence[str], *, beam: int = 5) -> None:
-        """Draw the alignments of the first translations of `texts` on an HTML page."""
+    def draw(self, path: str | Path, texts: Sequence[str], **options: Any) -> None:
+        """Draw the alignments of the first 20 texts on an HTML page; options are those of `align`."""
         from tidegate.report.alignment import MOST, write_alignments
 
-        write_alignments(Path(path), [self.align(text, beam=beam) for text in texts[:MOST]])
+        known = [text for text in texts if len(self.blueprint.source.encode(text))]
+        write_alignments(Path(path), [self.align(text, **options) for text in known[:MOST]])
 
     def _encoded(self, texts: Sequence[str]) -> list[np.ndarray]:
         encoded = [self.blueprint.source.encode(text) for text in texts]
@@ -192,6 +213,12 @@ def _rows(written: Written) -> list[list[int]]:
 
 def _unknown(count: int, tokens: int) -> list[str]:
     return [f"{count} of {tokens} tokens were not seen in training"] if count else []
+
+
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise ConfigError("writing text", expected="a seed from 0 to 2⁶³ − 1, or None", got=repr(seed), hint="seed=0")
+    return seed
 
 
 def _no_start(start: Any) -> None:

@@ -85,6 +85,18 @@ def test_what_is_no_text_is_told(tmp_path: Path) -> None:
         open_corpus(tmp_path / "two.csv")
 
 
-def test_lines_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one\n\nthree\n")
-    assert read_lines(tmp_path / "a.txt") == ["one", "", "three"]
+def test_lines_of_a_file_end_at_newlines_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\u2028more\n\nthr\x0cee\x85\n")
+    assert read_lines(tmp_path / "a.txt") == ["one\u2028more", "", "thr\x0cee\x85"]
+
+
+def test_a_damaged_archive_and_halves_of_characters_are_told(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(b"abc def " * 1000))
+    packed[15:20] = b"\xff" * 5
+    (tmp_path / "bad.txt.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"reading bad\.txt\.gz; expected a readable file"):
+        whole(open_corpus(tmp_path / "bad.txt.gz"))
+    with pytest.raises(DataError, match="entry 0; expected characters that UTF-8 can hold"):
+        open_corpus(["a\ud800"])
+    with pytest.raises(DataError, match="expected a text file or a list of texts; got int"):
+        read_lines(3)

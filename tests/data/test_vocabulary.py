@@ -42,8 +42,10 @@ def test_words_marks_and_lines_are_tokens_and_spaces_come_back() -> None:
         "It's", "a", "well-known", "fact", "(", "see",
     ]  # fmt: skip
     assert vocabulary.decode(vocabulary.encode(TEXT)).startswith(
-        "It's a well-known fact (see below): dogs run, cats don't!\nDogs run"
+        "It's a well-known fact (see below): dogs run, cats don't!\nDogs run 3.5 miles.\n"
     )
+    said = Words.fit(['He said "no, 1,000 times" and "left".'])
+    assert said.decode(said.encode('He said "no, 1,000 times" and "left".')) == 'He said "no, 1,000 times" and "left".'
     assert vocabulary.decode(vocabulary.encode("dogs fly")) == "dogs <unk>"
 
 

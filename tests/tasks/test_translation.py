@@ -11,6 +11,7 @@ import sacrebleu
 import torch
 
 import tidegate as tg
+from tidegate.errors import ConfigError
 from tidegate.tasks.bleu import bleu
 from tidegate.tasks.translation import TranslationNetwork
 from tidegate.writers import TextTranslator
@@ -54,10 +55,21 @@ def test_a_translation_does_not_depend_on_its_batch(model: TextTranslator) -> No
     assert model.translate(sources, beam=1) == [model.translate([each], beam=1)[0] for each in sources]
 
 
+def test_how_long_a_translation_may_be_depends_on_its_source_alone() -> None:
+    sources, targets = sentences(30, 3)
+    raw = tg.Translator(hidden_size=8, unit="word", epochs=1, lr=1e-9).fit(sources, targets).model_
+    with torch.no_grad():
+        raw.network.model.decoder.scores.bias[0] = -20.0  # never ends by itself
+    short, long = "ein Hund läuft", " ".join(["kleiner"] * 40)
+    for beam in (1, 2):
+        assert raw.translate([short, long], beam=beam)[0] == raw.translate([short], beam=beam)[0]
+
+
 def test_an_alignment_sums_to_one_and_looks_at_the_verb_first(model: TextTranslator) -> None:
     alignment = model.align("ein kleiner Mann schläft")
     assert alignment.source == ["ein", "kleiner", "Mann", "schläft"]
     assert alignment.target == ["sleeps", "a", "small", "man"]
+    assert alignment.translation == "sleeps a small man"
     assert alignment.weights.shape == (4, 4)
     assert abs(alignment.weights.sum(1) - 1).max() < 1e-6
     assert alignment.weights[0].argmax() == 3
@@ -68,6 +80,18 @@ def test_bleu_is_the_one_of_sacrebleu() -> None:
     truths = ["The cat sat on a mat today.", "A tall man runs quickly!", "It is 3.5 metres of well-made rope"]
     assert bleu(guesses, truths) == pytest.approx(sacrebleu.corpus_bleu(guesses, [truths]).score, abs=1e-3)
     assert bleu(truths, truths) == pytest.approx(100)
+    assert bleu(["the cat sat on a mat"], ["the dog sat on the mat today"]) == 0
+
+
+def test_terms_of_outputs_need_whole_targets_and_tokens_one_by_one_whole_embeddings() -> None:
+    sources, targets = sentences(20, 3)
+    small: dict[str, Any] = {"hidden_size": 8, "unit": "word", "epochs": 1, "input_feeding": True}
+    with pytest.raises(ConfigError, match="training a translator with activation_l2; expected a decoder that reads"):
+        tg.Translator(activation_l2=1.0, **small).fit(sources, targets)
+    with pytest.raises(ConfigError, match="got embedding_dropout"):
+        tg.Translator(embedding_dropout=0.1, **small).fit(sources, targets)
+    skipping = tg.Translator(layers=2, connection="skip", embedding_size=6, **small).fit(sources, targets)
+    assert skipping.model_.network.model.decoder.embedding.weight.shape[1] == 6
 
 
 @pytest.mark.parametrize(
@@ -90,6 +114,5 @@ def test_scheduled_sampling_counts_training_steps_and_keeps_the_count() -> None:
     steps = int(network.get_buffer("steps"))
     assert steps in (3, 6)  # of the epoch that was kept
     assert network.truth is not None
-    assert network.truth(0) == 1
+    assert network.truth(3) == 0.5  # by itself the linear schedule ends with training
     assert network.truth(6) == 0
-    assert torch.is_tensor(network.state_dict()["steps"])

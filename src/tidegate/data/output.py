@@ -28,6 +28,11 @@ def check_output(path: Path, source: Path | None = None) -> None:
             got=repr(path.suffix),
             hint="-o out.csv",
         )
+    check_place(doing, path, source)
+
+
+def check_place(doing: str, path: Path, source: Path | None = None) -> None:
+    """Raise unless a file can be written to `path`, which is not the `source`."""
     try:
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigError(
@@ -41,7 +46,7 @@ def check_output(path: Path, source: Path | None = None) -> None:
                 doing,
                 expected="another file than the data",
                 got=f"the data itself, {source}",
-                hint=f"-o predictions{path.suffix}",
+                hint=f"another name, as predictions{path.suffix}",
             )
         _scratch(path).unlink()
     except OSError as error:

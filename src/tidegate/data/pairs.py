@@ -29,10 +29,15 @@ class Pairs:
     columns: tuple[str, str] = ("source", "target")
     left_out: int = 0
 
+    @property
+    def notes(self) -> list[str]:
+        """Say how many pairs were left out."""
+        return [f"{self.name}: {self.left_out} pairs lack a text and are left out"] if self.left_out else []
+
     def only(self, chosen: np.ndarray) -> Pairs:
         """Return the pairs whose numbers are in `chosen`, in that order."""
         sources, targets = ([texts[i] for i in chosen] for texts in (self.sources, self.targets))
-        return dataclasses.replace(self, sources=sources, targets=targets)
+        return dataclasses.replace(self, sources=sources, targets=targets, left_out=0)
 
 
 def open_pairs(data: Any, target: Any, source: str | None = None) -> Pairs:
@@ -55,6 +60,11 @@ def open_pairs(data: Any, target: Any, source: str | None = None) -> Pairs:
     table = open_columns(data, source, target)
     column = text_column(table, target)
     names = (text_column(table, source, besides=column), column)
+    if names[0] == names[1]:
+        raise DataError(
+            f"reading pairs of texts of {table.name}", expected="two columns", got=f"{column!r} for both",
+            hint="source= the column of the other language",
+        )  # fmt: skip
     sources, targets = (column_texts(table, name).fill_null("").to_list() for name in names)
     return _paired(table.name, sources, targets, names)
 
@@ -91,14 +101,13 @@ def _paired(name: str, sources: list[str], targets: list[str], columns: tuple[st
 class PairBatch:
     """B pairs: source [B, S] with its lengths [B], `target` [B, T] with `IGNORED` in the padding, and its lengths [B].
 
-    Each target's last real token is `END`. `rows` [B] are the numbers of the pairs.
+    Each target's last real token is `END`.
     """
 
     source: Tensor
     source_lengths: Tensor
     target: Tensor
     lengths: Tensor
-    rows: Tensor
 
     def to(self, device: torch.device | str) -> PairBatch:
         """Return the same batch on `device`."""
@@ -118,7 +127,7 @@ class PairMaker:
     def make(self, chosen: np.ndarray) -> PairBatch:
         source, source_lengths = padded([self.sources[i] for i in chosen], END)
         target, lengths = padded([self.targets[i] for i in chosen], IGNORED)
-        return PairBatch(source, source_lengths, target, lengths, torch.from_numpy(chosen))
+        return PairBatch(source, source_lengths, target, lengths)
 
 
 def padded(rows: Sequence[np.ndarray], filling: int) -> tuple[Tensor, Tensor]:

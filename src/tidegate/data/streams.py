@@ -86,5 +86,5 @@ class Streams:
                 tokens[row, : length + 1] = self.row.read(int(first), int(first + length + 1))
         target = torch.from_numpy(tokens[:, 1:].copy())
         target[torch.arange(high - low) >= torch.from_numpy(lengths)[:, None]] = IGNORED
-        share = 1.0 if self.seed is None else (high - low) / self.window
+        share = 1.0 if self.seed is None or self.steps == 1 else (high - low) / self.window
         return TextBatch(torch.from_numpy(tokens[:, :-1].copy()), target, torch.from_numpy(lengths), begins, share)

@@ -23,7 +23,7 @@ class Subwords(Vocabulary):
 
     Byte-pair encoding within words, over bytes (Sennrich, Haddow & Birch 2016, 1508.07909, section 3.2; over bytes as
     in Radford et al. 2019, section 2.2). `model` is what the tokenizers library writes. With `sentences`, each text
-    begins as a word inside a text would, and is decoded without that space.
+    begins as a word inside a text would, and is decoded without a space at its beginning.
     """
 
     unit: Literal["subword"] = "subword"

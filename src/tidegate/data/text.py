@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def as_list(data: Any) -> list[Any] | None:
     if isinstance(data, list | tuple):
         return list(data)
     listed: Callable[[], list[Any]] | None = getattr(data, "tolist", None) or getattr(data, "to_list", None)
-    return None if listed is None else listed()
+    return listed() if listed is not None and np.ndim(data) == 1 else None
 
 
 def check_texts(texts: Sequence[Any], doing: str) -> list[str]:
@@ -110,6 +111,11 @@ def check_texts(texts: Sequence[Any], doing: str) -> list[str]:
                 f"{doing}, entry {number}", expected="a text", got=f"{type(text).__name__}: {text!r}"[:80],
                 hint="a list of str",
             )  # fmt: skip
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(
+                f"{doing}, entry {number}", expected="characters that UTF-8 can hold",
+                got=f"half of a surrogate pair in {text!r}"[:80], hint='text.encode("utf-8", "replace").decode()',
+            )  # fmt: skip
     return [str(text) for text in texts]
 
 
@@ -118,8 +124,13 @@ def read_lines(data: Any) -> list[str]:
     if isinstance(data, str | os.PathLike):
         path = Path(data)
         _refuse_no_file(path)
-        return "".join(piece.text for piece in _file_pieces(path)).splitlines()
-    return check_texts(as_list(data) or [], "reading texts")
+        lines = "".join(piece.text for piece in _file_pieces(path)).split("\n")
+        return lines if lines[-1] else lines[:-1]
+    if (listed := as_list(data)) is None:
+        raise DataError(
+            "reading texts", expected="a text file or a list of texts", got=type(data).__name__, hint="a list of str"
+        )
+    return check_texts(listed, "reading texts")
 
 
 def open_columns(data: Any, *columns: str | None, must_have: bool = True) -> Source:
@@ -180,7 +191,7 @@ def _file_pieces(path: Path) -> Iterator[Piece]:
             got=f"the byte 0x{error.object[error.start]:02x}: {error.reason}",
             hint="convert it: iconv -f latin1 -t utf-8",
         ) from None  # fmt: skip
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"reading {path.name}", expected="a readable file", got=str(error), hint="check the file"
         ) from None

@@ -11,7 +11,7 @@ import numpy as np
 from tidegate.data.grouping import InMemory, Storage
 from tidegate.data.spool import Folder, OnDisk
 from tidegate.data.text import Corpus
-from tidegate.data.vocabulary import END, Vocabulary
+from tidegate.data.vocabulary import END, UNKNOWN, Vocabulary
 from tidegate.errors import DataError
 
 MEMORY_LIMIT_BYTES = 512 << 20
@@ -19,11 +19,12 @@ MEMORY_LIMIT_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class TokenRow:
-    """`count` tokens: `END`, then each document and the `END` it has, and the `characters` that they stand for."""
+    """`count` tokens: each document after an `END`; the `characters` they stand for; how many are `unknown`."""
 
     storage: Storage
     count: int
     characters: int
+    unknown: int = 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return tokens `start` to before `stop`, int64."""
@@ -38,10 +39,11 @@ def encode_corpus(corpus: Corpus, vocabulary: Vocabulary, limit_bytes: int = MEM
     dtype = np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.int32)
     held: list[np.ndarray] = []
     folder, file = None, None
-    count = characters = 0
+    count = characters = unknown = 0
     try:
         for tokens, read in _pieces(corpus, vocabulary, dtype):
             count, characters = count + len(tokens), characters + read
+            unknown += int((tokens == UNKNOWN).sum())
             held.append(tokens)
             if count * dtype.itemsize > limit_bytes:
                 if folder is None:
@@ -59,16 +61,16 @@ def encode_corpus(corpus: Corpus, vocabulary: Vocabulary, limit_bytes: int = MEM
     if not characters:
         raise DataError(f"reading {corpus.name}", expected="text", got="none", hint="give a longer text")
     if folder is None:
-        return TokenRow(InMemory(np.concatenate(held)), count, characters)
-    return TokenRow(OnDisk(folder, folder.open(folder.path / "tokens"), dtype, ()), count, characters)
+        return TokenRow(InMemory(np.concatenate(held)), count, characters, unknown)
+    return TokenRow(OnDisk(folder, folder.open(folder.path / "tokens"), dtype, ()), count, characters, unknown)
 
 
 def _pieces(corpus: Corpus, vocabulary: Vocabulary, dtype: np.dtype) -> Iterator[tuple[np.ndarray, int]]:
-    end = np.array([END], dtype)
-    yield end, 0
+    begins = True
     for piece in corpus.pieces():
         tokens = vocabulary.encode(piece.text).astype(dtype)
-        yield np.concatenate([tokens, end]) if piece.ends else tokens, len(piece.text)
+        yield np.concatenate([np.array([END], dtype), tokens]) if begins else tokens, len(piece.text)
+        begins = piece.ends
 
 
 def _write(file: BinaryIO | None, held: list[np.ndarray]) -> None:

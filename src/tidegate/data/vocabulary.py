@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 END, UNKNOWN = 0, 1
 """The tokens every vocabulary begins with: where a document ends, and what was not seen in training."""
 
-_WORD = re.compile(r"\n|\w+(?:['’\-]\w+)*|[^\w\s]")
-_NO_SPACE_BEFORE = re.compile(r" (?=[.,;:!?%)\]}»”’\n])|(?<=[(\[{«“\n]) ")
+_WORD = re.compile(r"\n|\d+(?:[.,:]\d+)+|\w+(?:['’\-]\w+)*|[^\w\s]")
+_OPENING, _CLOSING = frozenset("([{«“„"), frozenset(".,;:!?%)]}»”’")
 
 
 class Vocabulary(BaseModel, ABC):
@@ -101,7 +101,16 @@ class Words(Vocabulary):
         return np.array([numbers.get(word, UNKNOWN) for word in _WORD.findall(text)], np.int64)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return _NO_SPACE_BEFORE.sub("", " ".join(self.pieces(token for token in tokens if token != END)))
+        out: list[str] = []
+        joined, quoted = True, False
+        for piece in self.pieces(token for token in tokens if token != END):
+            quote = piece == '"'
+            if not (joined or piece in _CLOSING or piece == "\n" or (quote and quoted)):
+                out.append(" ")
+            joined = piece in _OPENING or piece == "\n" or (quote and not quoted)
+            quoted ^= quote
+            out.append(piece)
+        return "".join(out)
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
         return [("<end>", "<unk>")[token] if token < 2 else self.entries[token - 2] for token in tokens]

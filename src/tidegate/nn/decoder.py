@@ -188,7 +188,8 @@ class Decoder(nn.Module):
         noise = [("variational_dropout", c.noise.inputs or c.noise.hidden) for c in cells]
         noise += [("dropconnect", c.noise.weights) for c in cells] + [("batch_norm", c.batch_norm) for c in cells]
         batch = [("norm='batch'", isinstance(n, BatchNorm)) for n in self.layer.norms or ()]
-        asked = [name for name, given in (*noise, *batch) if given]
+        tokens = ("embedding_dropout", self.embedding.dropout)
+        asked = [name for name, given in (*noise, *batch, tokens) if given]
         if self.training and asked:
             raise ConfigError(
                 "training a decoder one token at a time, as input_feeding and teacher below 1 do",

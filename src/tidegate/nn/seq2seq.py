@@ -17,6 +17,7 @@ from tidegate.modes import modes_kept
 from tidegate.nn.beam import Found, Penalties, beam_search
 from tidegate.nn.decode import GREEDY, Draw, Written, write
 from tidegate.nn.decoder import Decoder, Decoding
+from tidegate.nn.embedding import Embedding
 from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, join, part, tensors_of
@@ -99,7 +100,7 @@ class Seq2Seq(nn.Module):
     - `begin` and `end`: the tokens that the decoder reads first, and that ends what it writes.
     - `source_tokens`: how many there are where sources are tokens [B, S], which are embedded `encoder.input_size` wide;
       None where they are vectors [B, S, I].
-    - `dropout` on the source's embeddings, in training.
+    - `dropout` on the source's embeddings, in training; `embedding_dropout` of whole tokens of the source.
 
     `target` [B, T] holds tokens, each row's last real one `end`; the decoder reads `begin` and then the target, a step
     later. `lengths` and `target_lengths` [B] say how many steps of each row are real; `teacher` is `Decoder`'s.
@@ -120,6 +121,7 @@ class Seq2Seq(nn.Module):
         end: int,
         source_tokens: int | None = None,
         dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_parts("building a Seq2Seq", encoder=(encoder, Recurrent), decoder=(decoder, Decoder))
@@ -142,7 +144,9 @@ class Seq2Seq(nn.Module):
         self.dropout = probability("building a Seq2Seq", dropout)
         self.embedding = None
         if source_tokens is not None:
-            self.embedding = nn.Embedding(check_size(self, "source_tokens", source_tokens), encoder.input_size)
+            self.embedding = Embedding(
+                check_size(self, "source_tokens", source_tokens), encoder.input_size, dropout=embedding_dropout
+            )
         self.bridge = Bridge(encoder, decoder.layer)
         like = _first(encoder.initial_state(1))
         self.to(like.device, like.dtype)

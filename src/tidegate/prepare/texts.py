@@ -24,16 +24,31 @@ _VALID_ROWS, _EMBEDDING = 8, 128
 
 def prepare_texts(data: Any, config: Config, valid: Any = None) -> Prepared:
     """Prepare for a task of `TEXT_TASKS`."""
-    if config.bidirectional:
-        raise ConfigError(
-            f"preparing to {config.task}", expected="layers that run forward: what is written has no future yet",
-            got="bidirectional=True", hint="leave it out; a translator's encoder runs both ways in any case",
-        )  # fmt: skip
-    tied = config.unit != "character" if config.tied is None else config.tied
+    _check(config, valid)
+    widths_agree = config.connection != "skip" and config.embedding_size in (None, config.hidden_size)
+    tied = config.unit != "character" and widths_agree if config.tied is None else config.tied
     size = config.hidden_size if tied else min(config.hidden_size, _EMBEDDING)
     decided = {"tied": tied, "embedding_size": config.embedding_size or size, "bidirectional": False}
     config = config.model_copy(update=decided)
     return prepare_generation(data, config, valid) if config.task == "generate" else prepare_pairs(data, config, valid)
+
+
+def _check(config: Config, valid: Any) -> None:
+    """Raise `ConfigError` for what texts cannot be trained with."""
+    several = f"target={config.target}"
+    for wrong, expected, got, hint in (
+        (config.bidirectional, "layers that run forward: what is written has no future yet", "bidirectional=True",
+         "leave it out; a translator's encoder runs both ways in any case"),
+        (config.loss is not None, "no loss=, it is cross-entropy", f"loss={config.loss!r}", "leave it out"),
+        (len(config.target) > 1, "one target", several, "the column, or the text file, to write"),
+        (config.valid_target is not None and valid is None, "a text file to validate on beside its translations",
+         f"valid_target={config.valid_target!r} alone", "valid= the text file of its sources"),
+        (config.sampling_pace is not None and config.scheduled_sampling is None, "scheduled_sampling= for its pace",
+         f"sampling_pace={config.sampling_pace:g} alone" if config.sampling_pace else "",
+         'scheduled_sampling="linear"'),
+    ):  # fmt: skip
+        if wrong:
+            raise ConfigError(f"preparing to {config.task}", expected=expected, got=got, hint=hint)
 
 
 def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
@@ -70,12 +85,13 @@ def prepare_pairs(data: Any, config: Config, valid: Any) -> Prepared:
     """Prepare a translator: pairs are held out at random unless there are some to validate on."""
     target = config.target[0] if config.target else None
     part = open_pairs(data, target, config.source)
-    notes = [f"{part.left_out} pairs lack a text and are left out"] if part.left_out else []
+    notes = part.notes
     if valid is None:
         chosen, others = split_by_id(len(part.sources), config.valid, config.seed, None)
         part, held = part.only(chosen), part.only(others)
     else:
         held = _held_pairs(valid, config, part)
+        notes = notes + held.notes
     source, target_words = (
         fit_vocabulary(config.unit, texts, config.vocabulary_size, sentences=True)
         for texts in (part.sources, part.targets)
@@ -134,8 +150,8 @@ def _parts(corpus: Corpus, config: Config) -> tuple[Corpus, Corpus]:
 
 
 def _held_pairs(valid: Any, config: Config, like: Pairs) -> Pairs:
-    if isinstance(valid, tuple) and len(valid) == 2:
-        return open_pairs(valid[0], valid[1])
+    if isinstance(valid, tuple):
+        return open_pairs(*valid) if len(valid) == 2 else open_pairs(valid, None)
     if config.valid_target is not None:
         return open_pairs(valid, config.valid_target)
     return open_pairs(valid, like.columns[1], like.columns[0])

@@ -26,6 +26,10 @@ class Aligned(Protocol):
     def target(self) -> list[str]: ...
     @property
     def weights(self) -> np.ndarray: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def translation(self) -> str: ...
 
 
 def write_alignments(path: Path, alignments: Sequence[Aligned]) -> None:
@@ -46,10 +50,10 @@ def alignment_sections(alignments: Sequence[Aligned], plots: Plots) -> str:
     """Return a section for each alignment that is not empty: the translation, and its picture."""
     return "".join(
         section(
-            "".join(each.target).strip(),
+            each.translation,
             plots.frame(
                 figures.alignment(each.weights, each.source, each.target),
-                f"From: {''.join(each.source).strip()}",
+                f"From: {each.text}",
             ),
         )
         for each in alignments

@@ -56,8 +56,8 @@ class Trained(Protocol):
 def write_report(path: Path, trained: Trained, data: str) -> None:
     """Write the report of a training run as one HTML page, whole or not at all.
 
-    The validation part is run through the network once more; figures and tables cover all of it unless their
-    caption says otherwise. Of the path `data` the name is shown. The same training gives the same page. What
+    Of a table, the validation part is run through the network once more; figures and tables cover all of it unless
+    their caption says otherwise. Of the path `data` the name is shown. The same training gives the same page. What
     UTF-8 cannot hold (half of a surrogate pair, in the name of a file) is shown as its escape.
     """
     write_atomically(path, page(trained, data).encode(errors="backslashreplace"))

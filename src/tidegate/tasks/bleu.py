@@ -8,7 +8,8 @@ from collections.abc import Sequence
 def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
     """Return corpus BLEU-4, 0 to 100, of one reference each (Papineni et al. 2002; Post 2018, 1804.08771).
 
-    Mixed case, tokens of mteval-v13a, no smoothing: where no run of four tokens is right, it is 0.
+    sacreBLEU's signature is `case:mixed|tok:13a|smooth:none`: it equals sacreBLEU's default wherever a run of four
+    tokens is right, and is 0 where none is.
     """
     from torchmetrics.functional.text import sacre_bleu_score
 

@@ -49,6 +49,11 @@ class Architecture(BaseModel):
     pooling: Pooling = "last_mean"
     channels: Literal["shared", "joint"] = "shared"
 
+    @property
+    def output_size(self) -> int:
+        """How wide the output of the recurrent layers is."""
+        return self.hidden_size * (1 + self.bidirectional) * (self.layers if self.connection == "skip" else 1)
+
     def recurrent(self, width: int) -> Recurrent:
         """Build the recurrent layers for `width` inputs; raise `ConfigError` for a cell that reads more than x."""
         kind = CELLS[self.cell]

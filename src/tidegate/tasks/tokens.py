@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,8 +40,3 @@ class TokenSums:
     def compute(self) -> dict[str, float]:
         count = max(self.count, 1)
         return {"perplexity": math.exp(min(self.nats / count, 700.0)), "accuracy": self.right / count}
-
-
-def last_tokens(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Return each row's last real token [B] of `tokens` [B, T]."""
-    return tokens[torch.arange(len(tokens), device=tokens.device), lengths - 1]

@@ -11,8 +11,10 @@ from torch import Tensor
 from tidegate.data.pairs import PairBatch
 from tidegate.data.subwords import AnyVocabulary
 from tidegate.data.vocabulary import END
+from tidegate.errors import ConfigError
 from tidegate.nn.attention import Attention
 from tidegate.nn.decoder import Decoder
+from tidegate.nn.regularise import Regulariser
 from tidegate.nn.seq2seq import SCHEDULES, Seq2Seq
 from tidegate.tasks.network import Architecture, Trainable
 from tidegate.tasks.tokens import TokenSums, token_loss
@@ -63,7 +65,7 @@ class TranslationNetwork(Trainable):
         plan, size = blueprint.architecture, blueprint.embedding_size
         half = plan.model_copy(update={"hidden_size": -(-plan.hidden_size // 2), "bidirectional": True})
         encoder, feeding = half.recurrent(size), blueprint.input_feeding
-        layer = plan.recurrent(size + plan.hidden_size * feeding)
+        layer = plan.recurrent(size + plan.output_size * feeding)
         attention = None
         if blueprint.attention is not None:
             attention = Attention(layer.output_size, encoder.output_size, score=blueprint.attention)
@@ -72,8 +74,10 @@ class TranslationNetwork(Trainable):
             embedding_dropout=blueprint.embedding_dropout, tied=blueprint.tied,
         )  # fmt: skip
         self.model = Seq2Seq(
-            encoder, decoder, begin=END, end=END, source_tokens=blueprint.source.size, dropout=plan.dropout
-        )
+            encoder, decoder, begin=END, end=END, source_tokens=blueprint.source.size, dropout=plan.dropout,
+            embedding_dropout=blueprint.embedding_dropout,
+        )  # fmt: skip
+        self.steps_alone = feeding or blueprint.scheduled_sampling is not None
         self.smoothing = blueprint.label_smoothing
         self.truth = None
         if blueprint.scheduled_sampling is not None:
@@ -90,6 +94,16 @@ class TranslationNetwork(Trainable):
             batch.source, batch.target, lengths=batch.source_lengths, target_lengths=batch.lengths, teacher=teacher
         )
         return logits
+
+    def regulariser(self, **weights: float) -> Regulariser:
+        """Return what the loop may add to the loss; terms of outputs need a decoder that runs over whole targets."""
+        asked = [name for name, weight in weights.items() if weight and name != "omega"]
+        if self.steps_alone and asked:
+            raise ConfigError(
+                f"training a translator with {asked[0]}", expected="a decoder that reads whole targets at once",
+                got="input_feeding or scheduled_sampling, which go token by token", hint=f"{asked[0]}=0",
+            )  # fmt: skip
+        return super().regulariser(**weights)
 
     def loss(self, batch: PairBatch, prediction: Tensor) -> tuple[Tensor, Tensor]:
         return token_loss(prediction, batch.target, self.smoothing if self.training else 0.0)

@@ -25,7 +25,7 @@ class Progress:
     """Where training stands. `step` batches of `epoch` are done; `loss_sum` and `count` are theirs.
 
     `values` holds what was monitored, one figure an epoch, lower is better; `norms`, those of the gradients of steps
-    that clipping by quantile remembers; `scaling`, that of the loss in fp16.
+    that clipping by quantile remembers; `scaling`, that of the loss in fp16; `share`, what the last batch's was.
     """
 
     epoch: int = 0
@@ -38,6 +38,7 @@ class Progress:
     values: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     scaling: dict[str, Any] = field(default_factory=dict)
+    share: float = 1.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -42,8 +42,9 @@ def find_rate(
 ) -> RateTest:  # fmt: skip
     """Train for `steps` batches while the rate grows from `low` to `high`; leave the model as it was.
 
-    The rate is multiplied by the same factor each step, until the loss, smoothed over about ten steps, is four times
-    its least or no number. All else is as in `settings`, whose `lr` plays no part.
+    The rate is multiplied by the same factor each step, until the loss, smoothed over about ten steps, is no number or
+    four times its least (where losses pass 0, has risen three times as far as it fell). All else is as in `settings`,
+    whose `lr` plays no part.
 
     Source: Smith 2017 (1506.01186), section 3.3. Deviation: the rate grows by factors, and the one suggested is where
     the smoothed loss falls fastest over the logarithm of the rate, before its least.
@@ -74,7 +75,7 @@ def find_rate(
             loss, count = trained.loss(batch, precision.full(prediction))
             now = float(loss.detach()) / max(int(count), 1)
             mean = now if not losses else SMOOTHING * mean + (1 - SMOOTHING) * now
-            if not math.isfinite(mean) or mean > DIVERGED * least:
+            if not math.isfinite(mean) or (losses and mean - least > _too_much(losses[0], least)):
                 break
             least = min(least, mean)
             rates.append(rate)
@@ -89,6 +90,11 @@ def find_rate(
         set_modes(modes)
         model.zero_grad(set_to_none=True)
     return RateTest(rates, losses, _steepest(rates, losses))
+
+
+def _too_much(first: float, least: float) -> float:
+    """Return how far above the least loss is diverging: three times that loss or, where losses pass 0, its fall."""
+    return (DIVERGED - 1) * max(abs(least), first - least)
 
 
 def _endless(train: LoaderLike) -> Iterator[Any]:

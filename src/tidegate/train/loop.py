@@ -73,7 +73,7 @@ class _Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.grad_norm: Tensor | None = None
-        self.carry, self.share = Carry(model), 1.0
+        self.carry = Carry(model)
         self.weights = list(model.parameters())
 
     def train_epoch(self, loader: LoaderLike, checkpointer: Checkpointer | None) -> float:
@@ -89,8 +89,8 @@ class _Trainer:
         for batch in loader.batches(progress.epoch, progress.step):
             at = progress.epoch * loader.steps + progress.step
             # A longer window of a text takes a longer step.
-            self.share = getattr(batch, "share", 1.0)
-            set_rates(self.optimizer, factor * self.share * rate_factor(at, total, settings))
+            progress.share = getattr(batch, "share", 1.0)
+            set_rates(self.optimizer, factor * progress.share * rate_factor(at, total, settings))
             loss, n = self.step(batch if self.device.type == "cpu" else batch.to(self.device))
             loss_sum += loss
             count += n
@@ -120,6 +120,7 @@ class _Trainer:
 
     def step(self, batch: Any) -> tuple[Tensor, Tensor | int]:
         """Do one optimizer step on the mean loss; return the sum of losses and their count."""
+        before = self.carry.state
         with self.precision.running(), self.regulariser.watching():
             prediction = self.carry(self.prepared, batch)
         loss, n = self.model.loss(batch, self.precision.full(prediction))
@@ -131,6 +132,7 @@ class _Trainer:
         taken = self.precision.step(self.optimizer)
         self.progress.scaling = self.precision.state
         if not taken and not bool(loss.isfinite()):
+            self.carry.state = before
             return torch.zeros_like(loss), 0
         return loss.detach(), n
 
@@ -161,7 +163,7 @@ class _Trainer:
         best = value < (math.inf if progress.best_value is None else progress.best_value)
         if best:
             progress.best_value, progress.best_epoch, self.best = value, progress.epoch, copied(self.model)
-        rate = float(self.optimizer.param_groups[0]["lr"]) / self.share
+        rate = float(self.optimizer.param_groups[0]["lr"]) / progress.share
         row = {"epoch": progress.epoch, "train_loss": train_loss, "lr": rate}
         row |= {"skipped_steps": self.precision.skipped} if progress.scaling else {}
         progress.history.append(row | {f"valid_{k}": v for k, v in metrics.items()})
