@@ -146,6 +146,9 @@ FEW = ["--hidden-size", "8", "--epochs", "2", "--batch-size", "4"]
 
 def test_a_text_file_from_training_to_writing(tidegate: Callable[..., Outcome]) -> None:
     Path("verse.txt").write_text(VERSE * 20)
+    code, out, said = tidegate("train", "verse.txt", "--task", "generate", "--out", "other", *FEW)
+    assert code == 0
+    assert "note:" not in said
     code, out, _ = tidegate("train", "verse.txt", "--task", "generate", "--out", "run", *FEW, "--json")
     assert code == 0
     assert {"run", "loss", "perplexity", "accuracy"} == json.loads(out).keys()

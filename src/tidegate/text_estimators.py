@@ -36,7 +36,7 @@ class LanguageModel(_Writer):
     _: KW_ONLY
     unit: str = "character"
     dropout: float = 0.2
-    epochs: int = 20
+    epochs: int = 15
     batch_size: int = 64
     lr: float = 2e-3
     valid: float = 0.1

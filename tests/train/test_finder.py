@@ -60,6 +60,23 @@ def test_the_suggested_rate_lies_where_training_works() -> None:
     assert np.allclose(ratios, ratios[0])
 
 
+class Below(Quadratic):
+    """The same, two lower: a loss that passes 0, as that of a density does."""
+
+    def loss(self, batch: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        total, count = super().loss(batch, prediction)
+        return total - 2 * count, count
+
+
+def test_losses_below_zero_are_followed_as_far() -> None:
+    plain, below = (
+        find_rate(model(), Batches(), SETTINGS, low=1e-5, high=100.0, steps=200) for model in (Quadratic, Below)
+    )
+    assert below.suggested == plain.suggested
+    assert below.rates[-1] < 50
+    assert len(below.rates) >= len(plain.rates) - 5
+
+
 def test_every_module_is_left_in_its_own_mode() -> None:
     model = Quadratic()
     model.frozen = nn.Dropout().eval()

@@ -100,6 +100,35 @@ def test_a_loss_that_overflows_is_not_counted_among_the_losses() -> None:
         assert all(math.isfinite(row["train_loss"]) for row in result.history)
 
 
+class Carrying(Seen):
+    """Hands on what it predicted, which one batch makes infinite; what follows reads it."""
+
+    carries = True
+
+    def forward(self, batch: Pair, state: tuple[Tensor, ...] | None = None) -> Any:
+        prediction = super().forward(batch)
+        before = torch.zeros(()) if state is None else state[0]
+        prediction = prediction + 0 * before
+        return prediction, (prediction.sum(),)
+
+
+def test_what_a_step_that_overflows_hands_on_is_dropped() -> None:
+    class Windows(Pairs):
+        def batches(self, epoch: int, start: int = 0) -> Any:
+            for number, batch in enumerate(super().batches(epoch, start)):
+                object.__setattr__(batch, "begins", start + number == 0)
+                yield batch
+
+    skipped = []
+    for factors in ({}, {6: math.inf}):
+        seed_everything(0)
+        settings = TrainSettings(epochs=2, lr=0.02, device="cpu", precision="fp16")
+        result = fit(Carrying(prediction=factors), Windows(), None, settings)
+        assert math.isfinite(result.history[-1]["train_loss"])
+        skipped.append(result.history[-1]["skipped_steps"])
+    assert skipped[1] == skipped[0] + 1
+
+
 def test_where_no_scale_helps_it_says_so() -> None:
     class Always(dict):  # type: ignore[type-arg]
         def get(self, *_: Any) -> float:
