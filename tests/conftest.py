@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,26 @@ def shared_data() -> Path:
     if not (folder / "INDEX.md").exists():
         pytest.skip(f"real data is absent: no INDEX.md in {folder}")
     return folder
+
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def tidegate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Run the command line in an empty folder; return exit code, standard output and standard error."""
+    from tidegate.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Outcome:
+        monkeypatch.setattr("sys.argv", ["tidegate", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        return (0 if code is None else int(code)), said.out, said.err
+
+    return run

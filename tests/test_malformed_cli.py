@@ -21,24 +21,6 @@ TRAIN = ["--target", "y", "--id", "id", "--time", "t", "--epochs", "2", "--hidde
 Outcome = tuple[int, str, str]
 
 
-@pytest.fixture
-def tidegate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    """Run the command line in an empty folder; return exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["tidegate", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return (0 if code is None else int(code)), said.out, said.err
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run."""

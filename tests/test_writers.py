@@ -12,7 +12,6 @@ import pytest
 from sklearn.base import clone
 
 import tidegate as tg
-from tidegate.cli import main
 from tidegate.config import TEXT_TASKS, make_config
 from tidegate.errors import ConfigError, DataError, InputError
 from tidegate.writers import TextGenerator
@@ -86,6 +85,8 @@ def test_every_unit_learns_and_is_saved(unit: str, tmp_path: Path) -> None:
 def test_numbers_that_cannot_be_and_data_that_is_none(model: TextGenerator) -> None:
     with pytest.raises(ConfigError, match="temperature at least 0"):
         model.generate(temperature=-1)
+    with pytest.raises(ConfigError, match="expected length, a whole number of at least 1; got 0"):
+        model.generate(length=0)
     with pytest.raises(ConfigError, match=r"predicting with a language model; .* generate\(\"Once\"\)"):
         model.predict([VERSE])
     with pytest.raises(DataError, match="got nothing there"):
@@ -121,26 +122,6 @@ def test_estimators_have_the_defaults_of_their_task(task: str, kind: Any) -> Non
 
 
 Outcome = tuple[int, str, str]
-
-
-@pytest.fixture
-def tidegate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    """Run the command line in an empty folder; return exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["tidegate", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return (0 if code is None else int(code)), said.out, said.err
-
-    return run
-
-
 FEW = ["--hidden-size", "8", "--epochs", "2", "--batch-size", "4"]
 
 

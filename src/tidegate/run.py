@@ -34,7 +34,7 @@ from tidegate.train.settings import TrainSettings
 CONFIG, REPORT = "config.json", "report.html"
 _TABLES = tuple(task for task in get_args(TaskName) if task not in TEXT_TASKS)
 _ONLY_FOR = {
-    ("id", "time", "ignore", "kinds", "pooling", "loss", "class_weight", "sampling"): _TABLES,
+    ("id", "time", "ignore", "kinds", "pooling", "class_weight", "sampling"): _TABLES,
     ("logit_adjustment", "logit_adjustment_after", "focal_gamma", "ldam_margin", "ldam_scale"): _TABLES,
     ("known", "horizon", "lookback", "channels", "windows_per_epoch"): ("forecasting",),
     ("quantiles",): ("forecasting", "regression"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from torch import nn
-
 from tidegate.artifact import save_model
 from tidegate.blueprint import AnyBlueprint
 
@@ -30,7 +28,6 @@ class TrainedModel(Generic[Plan]):
         save_model(Path(path), self.blueprint, self.network, self.metrics)
 
     def _described(self) -> str:
-        architecture, network = self.blueprint.architecture, self.network
-        assert isinstance(network, nn.Module)
-        weights = sum(p.numel() for p in network.parameters())
+        architecture = self.blueprint.architecture
+        weights = sum(p.numel() for p in self.network.parameters())
         return f"{architecture.cell} {architecture.hidden_size}, {weights:,} weights"

@@ -20,7 +20,7 @@ from tidegate.data.tokens import encode_corpus
 from tidegate.data.vocabulary import END, UNKNOWN
 from tidegate.errors import ConfigError, DataError
 from tidegate.nn.beam import Penalties
-from tidegate.nn.decode import Draw, Written, write
+from tidegate.nn.decode import Draw, Written, is_count, write
 from tidegate.nn.decoder import Decoding
 from tidegate.tasks.bleu import bleu
 from tidegate.tasks.language import LanguageBlueprint, LanguageNetwork
@@ -55,6 +55,7 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
         Writing ends early where a document would. `temperature` 0 takes the likeliest token each time; see `nn.Draw`
         for the others. The same `seed` gives the same text. Raises `ConfigError` for numbers that cannot be.
         """
+        _check_count("length", length)
         draw = Draw(temperature, top_k, top_p)
         generator = None if seed is None else torch.Generator().manual_seed(_seed(seed))
         (prompt,) = check_texts([prompt], "reading a prompt")
@@ -199,6 +200,7 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         return encoded
 
     def _written(self, sources: Sequence[np.ndarray], beam: int, penalties: Penalties) -> Written:
+        _check_count("beam", beam)
         source, lengths = padded(sources, END)
         steps = self.blueprint.most_steps(source.shape[1])
         model = self.network.model
@@ -219,6 +221,13 @@ def _seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
         raise ConfigError("writing text", expected="a seed from 0 to 2⁶³ − 1, or None", got=repr(seed), hint="seed=0")
     return seed
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not is_count(value):
+        raise ConfigError(
+            "writing text", expected=f"{name}, a whole number of at least 1", got=repr(value), hint=f"{name}=5"
+        )
 
 
 def _no_start(start: Any) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import techniques
-from tests.benchmarks.conftest import SCRIPTS
 from trials import pool, run
 from trials.arms import Arm, Task
 from trials.catalogue import TASKS
@@ -29,7 +28,8 @@ def test_every_row_and_check_names_arms_of_its_task_and_every_arm_is_used() -> N
 def test_every_arm_that_needs_no_data_can_be_built(name) -> None:
     task = TASKS[name]
     for arm in task.arms:
-        task.problem.network(arm.cell, arm.hidden, dict(arm.inside), dict(arm.around))
+        network = task.problem.network(arm.cell, arm.hidden, dict(arm.inside), dict(arm.around))
+        assert all(weight.isfinite().all() for weight in network.parameters()), arm.name
 
 
 def test_a_quick_run_writes_everything_and_a_second_start_repeats_nothing(tmp_path, capsys, monkeypatch) -> None:
@@ -52,7 +52,7 @@ def test_a_quick_run_writes_everything_and_a_second_start_repeats_nothing(tmp_pa
 
 
 def test_it_runs_in_processes_of_its_own(tmp_path) -> None:
-    command = [sys.executable, str(SCRIPTS / "techniques.py"), "--only", "reber", "--seeds", "1", "--quick"]
+    command = [sys.executable, techniques.__file__, "--only", "reber", "--seeds", "1", "--quick"]
     subprocess.run([*command, "--workers", "2", "--out", str(tmp_path)], check=False, cwd=tmp_path, timeout=300)
     arms = {json.loads(line)["arm"] for line in (tmp_path / "runs.jsonl").read_text().splitlines()}
     assert arms == {arm.name for arm in TASKS["reber"].arms}

@@ -52,6 +52,8 @@ def test_a_translation_does_not_depend_on_its_batch(model: TextTranslator) -> No
     together = model.translate([*sources, ""])
     assert together[-1] == ""
     assert together[:-1] == [model.translate(each)[0] for each in sources]
+    with pytest.raises(ConfigError, match="expected beam, a whole number of at least 1; got 0"):
+        model.translate(sources, beam=0)
     assert model.translate(sources, beam=1) == [model.translate([each], beam=1)[0] for each in sources]
 
 

@@ -32,6 +32,10 @@ class Embedding(nn.Embedding):
     def forward(self, tokens: Tensor) -> Tensor:
         check_tokens("embedding tokens", tokens)
         check_range("embedding tokens", tokens, self.num_embeddings)
+        return self.vectors(tokens)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """Return what `forward` does for tokens that have been checked."""
         tokens = tokens.long()
         vectors = F.embedding(tokens, self.weight)
         if not self.training or not self.dropout:

@@ -219,7 +219,7 @@ class Seq2Seq(nn.Module):
         if lengths is not None:
             source = zero_padding(source, check_lengths(lengths, *source.shape).to(source.device))
         check_range("encoding a source", source, self.embedding.num_embeddings)
-        x: Tensor = self.embedding(source.long())
+        x = self.embedding.vectors(source)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 

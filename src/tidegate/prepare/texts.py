@@ -35,17 +35,15 @@ def prepare_texts(data: Any, config: Config, valid: Any = None) -> Prepared:
 
 def _check(config: Config, valid: Any) -> None:
     """Raise `ConfigError` for what texts cannot be trained with."""
-    several = f"target={config.target}"
     for wrong, expected, got, hint in (
         (config.bidirectional, "layers that run forward: what is written has no future yet", "bidirectional=True",
          "leave it out; a translator's encoder runs both ways in any case"),
         (config.loss is not None, "no loss=, it is cross-entropy", f"loss={config.loss!r}", "leave it out"),
-        (len(config.target) > 1, "one target", several, "the column, or the text file, to write"),
+        (len(config.target) > 1, "one target", f"target={config.target}", "the column, or the text file, to write"),
         (config.valid_target is not None and valid is None, "a text file to validate on beside its translations",
          f"valid_target={config.valid_target!r} alone", "valid= the text file of its sources"),
         (config.sampling_pace is not None and config.scheduled_sampling is None, "scheduled_sampling= for its pace",
-         f"sampling_pace={config.sampling_pace:g} alone" if config.sampling_pace else "",
-         'scheduled_sampling="linear"'),
+         f"sampling_pace={config.sampling_pace} alone", 'scheduled_sampling="linear"'),
     ):  # fmt: skip
         if wrong:
             raise ConfigError(f"preparing to {config.task}", expected=expected, got=got, hint=hint)
@@ -131,9 +129,11 @@ def _embedding(config: Config) -> dict[str, Any]:
 
 
 def _pace(config: Config, pairs: int) -> float | None:
-    """Return the pace of scheduled sampling: unless it is given, the linear one ends with training."""
-    if config.scheduled_sampling in (None, "linear") or config.sampling_pace is not None:
-        return config.sampling_pace or float(config.epochs * -(-pairs // config.batch_size))
+    """Return the pace of scheduled sampling, if any: unless it is given, the linear one ends with training."""
+    if config.scheduled_sampling is None or config.sampling_pace is not None:
+        return config.sampling_pace
+    if config.scheduled_sampling == "linear":
+        return float(config.epochs * -(-pairs // config.batch_size))
     raise ConfigError(
         f"preparing {config.scheduled_sampling} scheduled sampling", expected="sampling_pace=", got="none",
         hint="exponential: 0.9999 a step; inverse_sigmoid: 1000; or linear, which needs none",
