@@ -113,7 +113,7 @@ class Config(BaseModel):
     embedding_size: int | None = Field(default=None, ge=1, le=1 << 16)
     embedding_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     tied: bool | None = None
-    bptt_steps: int = Field(default=128, ge=1, le=_MOST)
+    bptt_steps: int | None = Field(default=None, ge=1, le=_MOST)
     vary_bptt: bool = True
     source: str | None = None
     valid_target: str | None = None

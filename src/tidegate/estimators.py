@@ -238,8 +238,16 @@ class Regressor(RegressorMixin, _Estimator):
         return self._figure(X, y, "r2") if is_name(y) else super().score(X, y, sample_weight)
 
 
+@dataclass(eq=False, repr=False)
 class Tagger(_OfClasses):
-    """A class for each step (D3). y is [N, T] labels or a list of [T_i]; NaN and None are steps without a tag."""
+    """A class for each step (D3). y is [N, T] labels or a list of [T_i]; NaN and None are steps without a tag.
+
+    With `bptt_steps` N, long sequences are trained on N steps at a time, the state carried on (truncated
+    backpropagation through time): memory does not grow with their length, and layers run forward only.
+    """
+
+    _: KW_ONLY
+    bptt_steps: int | None = None
 
     _task = "tagging"
 

@@ -30,7 +30,8 @@ from tidegate.tasks.targets import labelled
 from tidegate.train.evaluation import evaluate, predictions
 from tidegate.trained import TrainedModel
 
-_BATCH = 256
+_BATCH, _STEPS = 256, 1 << 20
+"""Sequences that are read at once, and their steps, padding included, unless a single one has more."""
 
 
 class Model(TrainedModel[Blueprint]):
@@ -56,7 +57,7 @@ class Model(TrainedModel[Blueprint]):
             table, source = self._read(data, without=self.blueprint.plan.targets)
             self._check_names(table)
             encoded = Encoded(table, self.blueprint.features)
-            loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _BATCH, targets=False)
+            loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _at_once(table), targets=False)
             per_step = self.blueprint.task.per_step
             frame = self._per_step(table, loader) if per_step else self._per_sequence(table, loader)
         return _as_given(frame, table, source)
@@ -119,7 +120,7 @@ class Model(TrainedModel[Blueprint]):
             scored = np.arange(len(table.ids)) if task.per_step else np.flatnonzero(labelled(table, targets))
             if len(scored) < len(table.ids):
                 self.notes.append(f"{len(table.ids) - len(scored)} of {len(table.ids)} sequences have no target")
-            return self.blueprint.loader(encoded, scored, _BATCH)
+            return self.blueprint.loader(encoded, scored, _at_once(table))
         begin = np.zeros(len(table.ids), np.int64) if start is None else _steps_before(table, start)
         windows = window_origins(
             table.offsets, begin, steps_with_truth(table, task.targets), task.horizon, min(task.lookback, task.horizon)
@@ -187,6 +188,11 @@ class Model(TrainedModel[Blueprint]):
             keys[table.time_name] = _times(ahead.table).gather(rows)
         keys["step"] = np.tile(np.arange(1, task.horizon + 1), len(table.ids))
         return _beside(keys, {k: v.reshape(-1) for k, v in decoded.items()})
+
+
+def _at_once(table: Table) -> int:
+    longest = int(np.diff(table.offsets).max(initial=1))
+    return max(1, min(_BATCH, _STEPS // longest))
 
 
 def _times(table: Table) -> pl.Series:

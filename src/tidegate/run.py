@@ -39,7 +39,8 @@ _ONLY_FOR = {
     ("known", "horizon", "lookback", "channels", "windows_per_epoch"): ("forecasting",),
     ("quantiles",): ("forecasting", "regression"),
     ("unit", "vocabulary_size", "embedding_size", "embedding_dropout", "tied"): tuple(TEXT_TASKS),
-    ("bptt_steps", "vary_bptt"): ("generate",),
+    ("bptt_steps",): ("generate", "tagging"),
+    ("vary_bptt",): ("generate",),
     ("source", "valid_target", "attention", "input_feeding", "scheduled_sampling", "sampling_pace"): ("translate",),
 }
 """Options that some tasks obey only."""

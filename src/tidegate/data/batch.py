@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ class Batch:
     or window of the loader) · target: class index int64 [B], several classes float32 [B, C], numbers float32 [B, C],
     tags int64 [B, T] with `IGNORED` where there is none, or a forecast float32 [B, S, C] with NaN where missing.
     Forecasts also have history [B, L, C] (scaled targets of the look-back, NaN where missing),
-    known_dense [B, S, Fk] and known_codes [B, S, Kk].
+    known_dense [B, S, Fk] and known_codes [B, S, Kk]. A batch that does not `begin` goes on where the same rows of
+    the one before it ended.
     """
 
     dense: Tensor
@@ -31,6 +33,7 @@ class Batch:
     history: Tensor | None = None
     known_dense: Tensor | None = None
     known_codes: Tensor | None = None
+    begins: bool = True
 
     @property
     def size(self) -> int:
@@ -39,4 +42,5 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on `device`."""
         held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{k: v.to(device) for k, v in held.items() if v is not None})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in held.items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **moved)

@@ -117,10 +117,11 @@ class Sequences:
         self.starts = offsets[chosen]
         self.lengths = offsets[chosen + 1] - self.starts
 
-    def make(self, chosen: np.ndarray) -> Batch:
-        lengths = self.lengths[chosen]
+    def make(self, chosen: np.ndarray, first: int = 0, most: int | None = None) -> Batch:
+        """Return the chosen sequences from step `first` on, at most `most` steps of each."""
+        lengths = np.clip(self.lengths[chosen] - first, 0, most)
         steps = np.arange(max(int(lengths.max(initial=0)), 1))
-        index, mask = self.starts[chosen][:, None] + steps, steps < lengths[:, None]
+        index, mask = self.starts[chosen][:, None] + first + steps, steps < lengths[:, None]
         dense, codes = self.encoded.gather(index, mask)
         target = None
         if self.targets is not None:
@@ -133,6 +134,7 @@ class Sequences:
             torch.from_numpy(lengths),
             torch.from_numpy(self.sequences[chosen]),
             target,
+            begins=first == 0,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.config import Config
 from tidegate.data.schema import infer_schema
 from tidegate.data.table import Table
+from tidegate.errors import ConfigError
 from tidegate.prepare.base import Prepared
 from tidegate.prepare.forecasts import prepare_forecasts
 from tidegate.prepare.objective import resolve_loss
@@ -29,7 +30,7 @@ def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepare
             "id": plan.id,
             "time": plan.time,
             **resolve_loss(config, plan.task),
-            "bidirectional": plan.task == "tagging" if config.bidirectional is None else config.bidirectional,
+            "bidirectional": _both_ways(config, plan.task),
         }
     )
     if config.loss in COUNTS:
@@ -37,3 +38,16 @@ def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepare
             check_counts(each, plan.targets)
     build = prepare_forecasts if plan.task == "forecasting" else prepare_sequences
     return build(table, config, plan, valid)
+
+
+def _both_ways(config: Config, task: str) -> bool:
+    """Return whether layers run backward too: where tags are asked for, unless a step knows only what is behind it."""
+    spanned = task == "tagging" and config.bptt_steps is not None
+    if spanned and config.bidirectional:
+        raise ConfigError(
+            f"training on {config.bptt_steps} steps at a time",
+            expected="layers that run forward, whose state can be carried on",
+            got="bidirectional=True",
+            hint="leave it out, or train with recompute=True, which takes whole sequences in little memory",
+        )
+    return task == "tagging" and not spanned if config.bidirectional is None else config.bidirectional

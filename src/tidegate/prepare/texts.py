@@ -19,7 +19,7 @@ from tidegate.prepare.base import Prepared, architecture
 from tidegate.tasks.language import LanguageBlueprint
 from tidegate.tasks.translation import TranslationBlueprint
 
-_VALID_ROWS, _EMBEDDING = 8, 128
+_VALID_ROWS, _EMBEDDING, _WINDOW = 8, 128, 128
 
 
 def prepare_texts(data: Any, config: Config, valid: Any = None) -> Prepared:
@@ -52,6 +52,8 @@ def _check(config: Config, valid: Any) -> None:
 def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
     """Prepare a language model: of one document the last part is held out, of several some at random."""
     column = config.target[0] if config.target else None
+    window = config.bptt_steps or _WINDOW
+    config = config.model_copy(update={"bptt_steps": window})
     corpus = open_corpus(data, column)
     part, held = _parts(corpus, config) if valid is None else (corpus, open_corpus(valid, column))
     vocabulary = fit_vocabulary(config.unit, part.texts(), config.vocabulary_size)
@@ -67,8 +69,8 @@ def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
     return Prepared(
         blueprint,
         config,
-        train=Streams(row, config.batch_size, config.bptt_steps, seed),
-        valid=Streams(other, _VALID_ROWS, config.bptt_steps),
+        train=Streams(row, config.batch_size, window, seed),
+        valid=Streams(other, _VALID_ROWS, window),
         sizes={
             "train_characters": row.characters,
             "valid_characters": other.characters,

@@ -11,10 +11,8 @@ from tidegate.data.streams import TextBatch
 from tidegate.data.subwords import AnyVocabulary
 from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.states import StackState, refilled, tensors_of
-from tidegate.tasks.network import Architecture, Trainable
+from tidegate.tasks.network import Architecture, Carried, Trainable
 from tidegate.tasks.tokens import TokenSums, token_loss
-
-Carried = tuple[Tensor, ...]
 
 
 class LanguageBlueprint(BaseModel):

@@ -14,9 +14,11 @@ from tidegate.data.batch import Batch
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.regularise import Regulariser
+from tidegate.nn.states import refilled, tensors_of
 from tidegate.shapes import last_real_step, length_mask
 from tidegate.tasks.base import Accumulator, Task
 
+Carried = tuple[Tensor, ...]
 Pooling = Literal["last", "mean", "max", "last_mean"]
 _OF_CELLS = (
     *("layer_norm", "rms_norm", "batch_norm"),
@@ -159,21 +161,44 @@ class Network(Trainable):
 
 
 class SequenceNetwork(Network):
-    """Columns → recurrent layers → pool (unless every step is predicted) → dropout → linear."""
+    """Columns → recurrent layers → pool → dropout → linear: a prediction for every sequence."""
 
     def __init__(self, architecture: Architecture, task: Task, width: int, cardinalities: tuple[int, ...]) -> None:
         super().__init__(task)
         self.columns = Columns(width, cardinalities)
         self.recurrent = architecture.recurrent(self.columns.width)
-        size = self.recurrent.output_size
         groups = architecture.layers if architecture.connection == "skip" else 1
-        self.pool = None if task.per_step else Pool(architecture.pooling, architecture.bidirectional, groups)
-        size = size if self.pool is None else self.pool.width(size)
+        self.pool = Pool(architecture.pooling, architecture.bidirectional, groups)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.head = Cosines(size, task.outputs) if task.cosines else nn.Linear(size, task.outputs)
+        self.head = _head(task, self.pool.width(self.recurrent.output_size))
 
     def forward(self, batch: Batch) -> Tensor:
         x, _ = self.recurrent(self.columns(batch.dense, batch.codes), lengths=batch.lengths)
-        if self.pool is not None:
-            x = self.pool(x, batch.lengths)
-        return self.head(self.dropout(x))
+        return self.head(self.dropout(self.pool(x, batch.lengths)))
+
+
+class StepNetwork(Network):
+    """Columns → recurrent layers → dropout → linear: a prediction for every step.
+
+    It `carries`: `network(batch, carried)` returns the predictions [B, T, C] and the tensors of the layers' state, to
+    go on from with a batch that does not begin.
+    """
+
+    carries = True
+
+    def __init__(self, architecture: Architecture, task: Task, width: int, cardinalities: tuple[int, ...]) -> None:
+        super().__init__(task)
+        self.columns = Columns(width, cardinalities)
+        self.recurrent = architecture.recurrent(self.columns.width)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.head = _head(task, self.recurrent.output_size)
+
+    def forward(self, batch: Batch, carried: Carried | None = None) -> tuple[Tensor, Carried]:
+        layer = self.recurrent
+        before = None if carried is None else refilled(layer.initial_state(1), carried)
+        x, after = layer(self.columns(batch.dense, batch.codes), before, lengths=batch.lengths)
+        return self.head(self.dropout(x)), tuple(tensors_of(after))
+
+
+def _head(task: Task, size: int) -> nn.Module:
+    return Cosines(size, task.outputs) if task.cosines else nn.Linear(size, task.outputs)
