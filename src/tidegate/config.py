@@ -18,6 +18,7 @@ TaskName = Literal["classification", "multilabel", "regression", "tagging", "for
 TEXT_TASKS: dict[str, dict[str, Any]] = {
     "generate": {
         "hidden_size": 512, "dropout": 0.2, "epochs": 15, "batch_size": 64, "lr": 2e-3, "patience": 3, "valid": 0.1,
+        "bptt_steps": 128,
     },
     "translate": {
         "hidden_size": 384, "dropout": 0.3, "epochs": 12, "batch_size": 64, "lr": 2e-3, "patience": 3, "valid": 0.05,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.config import Config
+from tidegate.config import TEXT_TASKS, Config
 from tidegate.data.loader import Loader
 from tidegate.data.pairs import PairMaker, Pairs, open_pairs
 from tidegate.data.split import split_by_id
@@ -19,7 +19,7 @@ from tidegate.prepare.base import Prepared, architecture
 from tidegate.tasks.language import LanguageBlueprint
 from tidegate.tasks.translation import TranslationBlueprint
 
-_VALID_ROWS, _EMBEDDING, _WINDOW = 8, 128, 128
+_VALID_ROWS, _EMBEDDING = 8, 128
 
 
 def prepare_texts(data: Any, config: Config, valid: Any = None) -> Prepared:
@@ -52,7 +52,7 @@ def _check(config: Config, valid: Any) -> None:
 def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
     """Prepare a language model: of one document the last part is held out, of several some at random."""
     column = config.target[0] if config.target else None
-    window = config.bptt_steps or _WINDOW
+    window = config.bptt_steps or TEXT_TASKS["generate"]["bptt_steps"]
     config = config.model_copy(update={"bptt_steps": window})
     corpus = open_corpus(data, column)
     part, held = _parts(corpus, config) if valid is None else (corpus, open_corpus(valid, column))
