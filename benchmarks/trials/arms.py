@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tidegate.cells import CELLS, Cell
 from tidegate.files import canonical_json, sha256
 from trials.problem import Problem
 
@@ -17,18 +18,23 @@ if TYPE_CHECKING:
 class Arm:
     """One model on a task: a cell, its options, what surrounds it, and settings of the loop (`TrainSettings`).
 
-    A run stops at the problem's goal, if it has one. `cell` names one of the catalogue; `seeds`: how many at most;
-    `tested`: whether the kept weights are looked at on the test part, once.
+    A run stops at the problem's goal, if it has one. `cell` names one of the catalogue, or is a class; `seeds`: how
+    many at most; `tested`: whether the kept weights are looked at on the test part, once.
     """
 
     name: str
-    cell: str = "lstm"
+    cell: str | type[Cell] = "lstm"
     hidden: int = 64
     inside: Mapping[str, Any] = field(default_factory=dict)
     around: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 5
     tested: bool = False
+
+    @property
+    def kind(self) -> type[Cell]:
+        """The cell's class."""
+        return CELLS[self.cell] if isinstance(self.cell, str) else self.cell
 
 
 @dataclass(frozen=True)
@@ -75,4 +81,6 @@ def digest(problem: Problem, arm: Arm, *, quick: bool = False) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
     return dict(value) if isinstance(value, Mapping) else value

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tidegate as tg
-from tidegate.cells import CELLS
+from tidegate.cells import Cell
 from trials.network import Network
 
 VALIDATION = 1_000_000
@@ -125,10 +125,10 @@ class Problem(ABC):
     def score(self, batch: Batch, prediction: Tensor) -> tuple[float, int]:
         """Return the figure as a sum and a count."""
 
-    def network(self, cell: str, hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
+    def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         """Return the model: recurrent layers, and a linear head on the last step or on each."""
         inputs, outputs = self.sizes
-        layer = tg.nn.Recurrent(CELLS[cell](inputs, hidden, **inside), **around)
+        layer = tg.nn.Recurrent(cell(inputs, hidden, **inside), **around)
         return Network(self, layer, outputs)
 
     def reaches(self, figure: float) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tidegate as tg
-from tidegate.cells import CELLS
+from tidegate.cells import Cell
 from trials.arms import Arm, Row, Task
 from trials.network import Speaker
 from trials.problem import VALIDATION, Batch, Drawn, Problem, padded, tokens_loss
@@ -51,11 +51,11 @@ class Reversal(Problem):
     def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
         return Drawn(partial(draw, rows=100, longest=self.longest), 2, VALIDATION)
 
-    def network(self, cell: str, hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
+    def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         width, tokens = self.sizes
-        encoder = tg.nn.Recurrent(CELLS[cell](width, hidden, **inside), bidirectional=True)
+        encoder = tg.nn.Recurrent(cell(width, hidden, **inside), bidirectional=True)
         attention = tg.nn.Attention(hidden, 2 * hidden) if around["attention"] else None
-        decoder = tg.nn.Decoder(tg.nn.Recurrent(CELLS[cell](width, hidden, **inside)), tokens, attention=attention)
+        decoder = tg.nn.Decoder(tg.nn.Recurrent(cell(width, hidden, **inside)), tokens, attention=attention)
         model = tg.nn.Seq2Seq(encoder, decoder, begin=BEGIN, end=END, source_tokens=tokens)
         return Speaker(self, model, translates=True)
 

@@ -46,7 +46,7 @@ def run(name: str, task: Task, arm: Arm, seed: int, data: Path, *, quick: bool =
     watcher = _Watcher(problem, train.steps)
     cpu, wall = time.process_time(), time.perf_counter()
     seed_everything(seed)
-    model = problem.network(arm.cell, arm.hidden, dict(arm.inside), dict(arm.around))
+    model = problem.network(arm.kind, arm.hidden, dict(arm.inside), dict(arm.around))
     failed, tested = None, None
     try:
         fit(model, train, valid, settings, observers=[watcher])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import tidegate as tg
-from tidegate.cells import CELLS
+from tidegate.cells import Cell
 from trials.arms import Arm, Row, Task
 from trials.network import Speaker
 from trials.problem import Batch, Drawn, Passes, Problem, tokens_loss
@@ -66,9 +66,9 @@ class Text(Problem):
         whole = torch.from_numpy(text[starts[:, None] + np.arange(self.length + 1)])
         return Batch(whole[:, :-1], whole[:, 1:])
 
-    def network(self, cell: str, hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
+    def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         width, tokens = self.sizes
-        return Speaker(self, tg.nn.Decoder(tg.nn.Recurrent(CELLS[cell](width, hidden, **inside), **around), tokens))
+        return Speaker(self, tg.nn.Decoder(tg.nn.Recurrent(cell(width, hidden, **inside), **around), tokens))
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
         return tokens_loss(prediction, batch.y)

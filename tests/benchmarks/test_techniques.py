@@ -28,7 +28,7 @@ def test_every_row_and_check_names_arms_of_its_task_and_every_arm_is_used() -> N
 def test_every_arm_that_needs_no_data_can_be_built(name) -> None:
     task = TASKS[name]
     for arm in task.arms:
-        network = task.problem.network(arm.cell, arm.hidden, dict(arm.inside), dict(arm.around))
+        network = task.problem.network(arm.kind, arm.hidden, dict(arm.inside), dict(arm.around))
         assert all(weight.isfinite().all() for weight in network.parameters()), arm.name
 
 
