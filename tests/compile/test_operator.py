@@ -7,11 +7,18 @@ import gc
 import pytest
 import torch
 
-from tidegate.cells import GRU, LSTM
-from tidegate.compile import operator
+from tidegate.cells import GRU, LSTM, Cell, Elman
+from tidegate.compile import compiled, operator
+from tidegate.compile.native import Native
 from tidegate.compile.select import BACKENDS, unroll
 from tidegate.errors import BackendError
 from tidegate.nn import Recurrent
+
+
+def kernel_of(cell: Cell) -> Native:
+    """Return the one kernel that a cell has run on."""
+    ((_, native),) = compiled._TRACED[cell].traces.values()
+    return native
 
 
 def test_second_derivative_names_the_backend_that_has_it() -> None:
@@ -34,7 +41,7 @@ def test_second_derivative_of_the_first_state_alone_too(recompute: bool) -> None
 def test_fake_tensors_have_the_shapes_of_real_ones() -> None:
     cell, x = LSTM(4, 3), torch.randn(2, 5, 4)
     unroll(cell, x, backend="llvm")
-    key = list(operator.NATIVES)[-1]
+    key = kernel_of(cell).key
     arguments = (key, [x.transpose(0, 1).contiguous()], [], [torch.zeros(2, 3), torch.zeros(2, 3)], [],
                  [cell.bias_ih.detach(), cell.bias_hh.detach()], [cell.weight_ih.detach(), cell.weight_hh.detach()],
                  None, None)  # fmt: skip
@@ -56,16 +63,33 @@ def test_outputs_may_be_changed_in_place_before_the_reverse(backend: str) -> Non
 
 
 def test_kernels_live_as_long_as_the_cell_or_a_gradient_that_needs_them() -> None:
-    gc.collect()
-    before = len(operator.NATIVES)
     cell = GRU(4, 3)
     weight = cell.weight_ih
     y = unroll(cell, torch.randn(2, 5, 4), backend="llvm")[0]
+    key = kernel_of(cell).key
+    compiled._RECENT.clear()
     del cell
     gc.collect()
-    assert len(operator.NATIVES) == before + 1
+    assert key in operator.NATIVES
     y.sum().backward()
     assert weight.grad is not None
     del y
     gc.collect()
-    assert len(operator.NATIVES) == before
+    assert key not in operator.NATIVES
+
+
+def test_cells_whose_steps_are_alike_share_a_kernel_and_no_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 5, 4)
+
+    def kernel(cell: Cell) -> Native:
+        y = unroll(cell, x.to(cell.weight_ih.dtype), backend="llvm")[0]
+        torch.testing.assert_close(y, unroll(cell, x.to(cell.weight_ih.dtype), backend="reference")[0])
+        return kernel_of(cell)
+
+    first = kernel(GRU(4, 3))
+    assert kernel(GRU(4, 3)) is first
+    others = [kernel(GRU(4, 3, bias=False)), kernel(GRU(4, 3).double()), kernel(GRU(4, 7)), kernel(LSTM(4, 3))]
+    others += [kernel(Elman(4, 3, activation=name)) for name in ("tanh", "relu", "leaky_relu")]
+    monkeypatch.setenv("TIDEGATE_ISA", "generic")
+    others.append(kernel(GRU(4, 3)))
+    assert len({id(each) for each in (first, *others)}) == len(others) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import REALS, zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES, unroll_as_node, unroll_now
-from tidegate.compile.program import program
+from tidegate.compile.program import fingerprint, program
 from tidegate.compile.trace import Found, Traced, UntraceableError, modules, trace
 from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
@@ -39,6 +40,8 @@ class _Known:
 
 _TRACED: WeakKeyDictionary[Cell, _Known] = WeakKeyDictionary()
 _WARNED: WeakSet[type[Cell]] = WeakSet()
+_RECENT: deque[Native] = deque(maxlen=64)
+"""Kernels that are kept when their cells are gone: the next copy of a cell, or one of its sizes, need not wait."""
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
@@ -241,9 +244,18 @@ def _new_trace(
         if call is not None:
             _take_one_step(call)
         raise
-    native = Native(program(traced, cell.state_sizes), host(), cell.weight_ih.dtype)
-    NATIVES[native.key] = native
-    return traced, native
+    return traced, _native(traced, cell)
+
+
+def _native(traced: Traced, cell: Cell) -> Native:
+    """Return the kernels of a traced step, those of another cell where it does the same."""
+    target, dtype = host(), cell.weight_ih.dtype
+    key = f"{fingerprint(traced, cell.state_sizes)}-{target.isa}-{dtype}"
+    native = NATIVES.get(key)
+    if native is None:
+        native = NATIVES[key] = Native(key, program(traced, cell.state_sizes), target, dtype)
+        _RECENT.append(native)
+    return native
 
 
 def _take_one_step(call: Call) -> None:

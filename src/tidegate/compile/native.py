@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -25,17 +24,15 @@ measured with AVX2, with more rows there is no difference, whether or not the ma
 
 Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
 
-_numbers = itertools.count()
-
 
 class Native:
     """A cell's step in machine code: forward with and without what the reverse needs, and the reverse."""
 
-    def __init__(self, program: Program, target: Target, dtype: torch.dtype) -> None:
+    def __init__(self, key: str, program: Program, target: Target, dtype: torch.dtype) -> None:
+        self.key = key
         self.program = program
         self.target = target
         self.dtype = dtype
-        self.key = f"kernel-{next(_numbers)}"
 
     @cached_property
     def infer(self) -> Loop:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.compile.adjoint import reverse
-from tidegate.compile.graph import Factor, Node
+from tidegate.compile.graph import Factor, Node, reachable
 from tidegate.compile.stages import Plan, Target, plan
 from tidegate.compile.trace import Traced
+from tidegate.files import sha256
 
 GRADIENTS = {"step": "step_gradient", "state": "state", "shared": "shared_gradient"}
 """Where the gradient of each kind of leaf goes."""
@@ -82,6 +83,17 @@ def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
         states=tuple(state_sizes),
         partial=_partial(gradients, traced, state_sizes),
     )
+
+
+def fingerprint(traced: Traced, state_sizes: Sequence[int]) -> str:
+    """Return a digest of all that `program` reads of a traced step: steps of one digest have one program."""
+    order = reachable(node for pieces in traced.states for node in pieces)
+    number = {node: at for at, node in enumerate(order)}
+    nodes = [(node.op, node.width, [number[i] for i in node.inputs], node.attributes) for node in order]
+    states = [[number[node] for node in pieces] for pieces in traced.states]
+    shapes = [tuple(shape) for shape in traced.shapes]
+    read = (nodes, states, traced.vectors, traced.matrices, [*traced.widths.items()], shapes, tuple(state_sizes))
+    return sha256(repr(read).encode())
 
 
 def _partial(
