@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tidegate as tg
+from tidegate.cells import CELLS
 from tidegate.config import make_config
 from tidegate.errors import ConfigError
 from tidegate.run import find_rate, train
@@ -80,6 +81,17 @@ def test_every_option_trains_every_task_and_leaves_nothing_behind(task: str, nam
     elif name != "nt_asgd":  # which has an effect once the figure stalls
         assert apart > 1e-6
     assert not any(module._forward_hooks for module in whole.network.modules())
+
+
+@pytest.mark.slow  # a kernel for every cell
+@pytest.mark.parametrize("cell", [name for name, kind in CELLS.items() if not kind.inputs])
+def test_all_of_them_at_once_train_every_cell(cell: str, tmp_path: Path) -> None:
+    asked = {name: value for given in OPTIONS.values() for name, value in given.items() if name != "precision"}
+    asked |= {"precision": "bf16", "class_weight": "balanced", "label_smoothing": 0.1, "epochs": 2}
+    model = train(table(), make_config({**options("classification", "omega"), **asked, "cell": cell})).model
+    assert all(weight.isfinite().all() for weight in model.network.parameters())
+    model.save(tmp_path / "model")
+    assert tg.load(tmp_path / "model").predict(table()).equals(model.predict(table()))
 
 
 @pytest.mark.parametrize("name", OPTIONS)
