@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import tidegate as tg
+from tidegate.errors import ConfigError
 
 QUICK = {"epochs": 6, "hidden_size": 8, "lr": 0.02, "batch_size": 8}
 
@@ -337,3 +338,24 @@ def test_techniques_inside_the_recurrence_are_options_and_are_saved(options: dic
     fitted.model_.save(tmp_path / "model.tg")
     again = tg.load(tmp_path / "model.tg")
     assert torch.equal(again.network.recurrent.cells[0].weight_hh, cell.weight_hh)
+
+
+def test_forecasts_have_quantiles_and_estimators_are_saved(tmp_path: Path) -> None:
+    one = np.sin(np.arange(60) * 0.5)
+    two = np.stack([one, one + 1], 1)
+    for series, shape in ((one, (3, 2)), (two, (3, 2, 2)), ([one, one], (3, 2))):
+        model = forecaster(series, quantiles=(0.2, 0.8))
+        found = model.predict_quantiles()
+        first = found[0] if isinstance(series, list) else found
+        assert first.shape == shape
+        frame = model.model_.predict(model._series.table(model._series.rows))
+        name = model._series.names[0]
+        low = first[..., 0] if first.ndim == 2 else first[:, 0, 0]
+        np.testing.assert_array_equal(low, frame[f"{name}_q20"].to_numpy()[:3])
+        model.save(tmp_path / str(shape))
+        again = tg.load(tmp_path / str(shape)).predict(model._series.table(model._series.rows))
+        assert again.equals(frame)
+    with pytest.raises(ConfigError, match=r"predicting quantiles.*try: Forecaster\(quantiles"):
+        forecaster(one, quantiles=()).predict_quantiles()
+    with pytest.raises(NotFittedError):
+        tg.Forecaster().save(tmp_path / "none")

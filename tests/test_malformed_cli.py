@@ -138,6 +138,18 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "evaluate nothing": (["evaluate", "nowhere", "good.csv"], ["nowhere"]),
     "evaluate a file": (["evaluate", "good.csv", "good.csv"], ["good.csv", "run folder"]),
     "evaluate an empty run": (["evaluate", "full", "good.csv"], ["model.json"]),
+    "a text without its task": (["train", "poem.txt", *TRAIN], ["poem.txt", 'a text is for task="generate"']),
+    "two targets of texts": (["train", "poem.txt", "--target", "poem.txt", "--target", "none.txt", "--task",
+                              "translate"], ["expected one target"]),
+    "a column of a text": (["train", "poem.txt", "--target", "poem", "--task", "generate"], ["target='", "poem'"]),
+    "sources to validate on alone": (["train", "poem.txt", "--target", "poem.txt", "--task", "translate", "--valid",
+                                      "poem.txt"], ["valid_target= beside valid="]),
+    "a curve over the data": (["find-rate", "good.csv", "--target", "y", "--id", "id", "--time", "t", "--out",
+                               "good.csv"], ["another file than the data"]),
+    "a curve nowhere": (["find-rate", "good.csv", "--target", "y", "--id", "id", "--out", "none/c.html"],
+                        ["none/c.html", "no folder none"]),
+    "one file for two": (["translate", "full", "poem.txt", "-o", "same.html", "--alignment", "same.html"],
+                         ["a file each for -o and --alignment"]),
     "inspect nothing": (["inspect", "none.csv"], ["none.csv"]),
     "inspect an unknown target": (["inspect", "good.csv", "--target", "z"], ["'z'"]),
 }  # fmt: skip
@@ -150,6 +162,7 @@ def test_what_was_asked(case: str, tidegate: Callable[..., Outcome], tmp_path: P
     (tmp_path / "broken.json").write_text('{"lr": ')
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
+    (tmp_path / "poem.txt").write_text("how much wood\n" * 9)
     before = sorted(tmp_path.rglob("*"))
     refused(tidegate(*OPTIONS[case][0]), OPTIONS[case][1])
     assert sorted(tmp_path.rglob("*")) == before

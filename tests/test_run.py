@@ -131,3 +131,12 @@ def test_options_without_effect_are_said() -> None:
     notes = train(table(), make_config(options)).notes
     assert notes == ["horizon has no effect on classification", "quantiles has no effect on classification"]
     assert not train(table(), Config(**OPTIONS, lookback=None)).notes
+    idle = {"momentum": 0.5, "plateau_epochs": 3, "lr_factor": 0.5, "cell": "mingru", "dropconnect": 0.3}
+    assert train(table(), make_config({**OPTIONS, **idle})).notes == [
+        "momentum has no effect with optimizer='adamw'",
+        "lr_factor has no effect with schedule='cosine'",
+        "plateau_epochs has no effect with schedule='cosine' and optimizer='adamw'",
+        "dropconnect has no effect on MinGRU: its step never reads it",
+    ]
+    obeyed = {"momentum": 0.5, "optimizer": "momentum", "plateau_epochs": 3, "lr_factor": 0.5, "schedule": "plateau"}
+    assert not train(table(), make_config({**OPTIONS, **obeyed})).notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -108,8 +109,42 @@ def test_numbers_that_cannot_be_and_data_that_is_none(model: TextGenerator) -> N
             model.generate("a", seed=wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="reading a prompt, entry 0; expected a text; got NoneType"):
         model.generate(None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="at least 2 sequences"):
+    with pytest.raises(InputError, match="at least 2 sequences, or texts"):
         tg.Translator(unit="word").fit(["a"], ["b"])
+    for wrong_pair in (["a", "b"], 0.1):
+        with pytest.raises(ConfigError, match=r"fitting Translator; expected valid to be a pair \(X, y\)"):
+            tg.Translator(unit="word").fit(["a"] * 3, ["b"] * 3, valid=wrong_pair)
+    frame = pl.DataFrame({"de": ["a", "b"], "en": ["x", "y"]})
+    with pytest.raises(DataError, match=r"reading pairs of texts.*got a table, and DataFrame as the targets"):
+        tg.Translator(unit="word").fit(frame[["de"]], frame[["en"]])
+    with pytest.raises(ConfigError, match="learning subwords; expected vocabulary_size of at least 258"):
+        tg.LanguageModel(unit="subword", vocabulary_size=60).fit([VERSE] * 3)
+    with pytest.raises(ConfigError, match="preparing to generate; expected target= for a table"):
+        tg.fit([VERSE] * 3, "poem", task="generate")
+
+
+def test_one_document_has_no_end_and_nothing_unknown_is_written() -> None:
+    """Neither was a target of training: a model that knows little would give them a share."""
+    options = SMALL | {"epochs": 1, "hidden_size": 4}
+    one = tg.LanguageModel(unit="word", **options).fit([VERSE * 30]).model_
+    several = tg.LanguageModel(**options).fit([VERSE] * 30).model_
+    for seed in range(5):
+        written = one.generate("wood", length=40, temperature=3.0, seed=seed)
+        assert "<unk>" not in written
+        assert len(one.blueprint.vocabulary.encode(written)) == 41
+    assert "\ufffd" not in "".join(several.generate("a", length=40, temperature=5.0, seed=seed) for seed in range(9))
+    assert min(len(several.generate("a", length=80, temperature=3.0, seed=seed)) for seed in range(9)) < 81
+
+
+def test_a_table_s_column_and_missing_texts() -> None:
+    frame = pl.DataFrame({"poem": [VERSE, None, VERSE] * 3, "by": ["x", "y", "z"] * 3})
+    fitted = tg.LanguageModel(**SMALL | {"epochs": 1}).fit(frame, "poem")
+    assert fitted.model_.blueprint.column == "poem"
+    assert fitted.model_.notes == ["DataFrame: 3 texts are missing and left out"]
+    listed = tg.LanguageModel(**SMALL | {"epochs": 1}).fit([VERSE, None, float("nan")] * 3).model_
+    assert listed.notes == ["texts: 6 texts are missing and left out"]
+    pairs = tg.Translator(unit="word", hidden_size=8, epochs=1).fit(["a", None, "b"] * 2, ["x", "y", float("nan")] * 2)
+    assert pairs.model_.notes == ["texts: 4 pairs lack a text and are left out"]
 
 
 @pytest.mark.parametrize(("task", "kind"), [("generate", tg.LanguageModel), ("translate", tg.Translator)])
@@ -146,7 +181,9 @@ def test_a_text_file_from_training_to_writing(tidegate: Callable[..., Outcome]) 
     assert "expected a model trained with --task translate; got TextGenerator" in said
 
 
-def test_parallel_files_from_training_to_translations(tidegate: Callable[..., Outcome]) -> None:
+def test_parallel_files_from_training_to_translations(
+    tidegate: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("a.de").write_text("ein Hund\neine Katze\nein Mann\nzwei Hunde\n" * 5)
     Path("a.en").write_text("a dog\na cat\na man\ntwo dogs\n" * 5)
     words = ["train", "a.de", "--target", "a.en", "--task", "translate", "--set", "unit=word", "--out", "run"]
@@ -158,6 +195,11 @@ def test_parallel_files_from_training_to_translations(tidegate: Callable[..., Ou
     assert "Attention" in Path("page.html").read_text()
     assert tidegate("translate", "run", "a.de", "-o", "out.en", "--beam", "2")[0] == 0
     assert Path("out.en").read_text() == out
+    monkeypatch.setattr("sys.stdin", io.StringIO("ein Hund\n\nzwei Hunde"))
+    code, said, _ = tidegate("translate", "run", "-", "--beam", "2")
+    assert said.split("\n") == [out.split("\n")[0], "", out.split("\n")[3], ""]
+    with pytest.raises(ConfigError, match=r"drawing alignments into no/page.html.*no folder no"):
+        tg.load("run").align("ein Hund").save("no/page.html")  # type: ignore[union-attr]
     code, _, said = tidegate("translate", "run", "a.de", "-o", "a.de")
     assert code == 2
     assert "expected another file than the data" in said

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config import make_config, read_config, take_valid
+from tidegate.data.output import check_place
 from tidegate.data.pairs import is_lines, open_pairs
 from tidegate.data.text import as_list
 from tidegate.files import write_atomically
@@ -67,6 +68,8 @@ def find_rate(
     `result.suggested` is the rate at which the loss falls fastest. Everything else is as in `fit`, whose options it
     takes; `out` names an HTML page to draw the curve into. See `train.finder.find_rate`.
     """
+    if out is not None:
+        check_place(f"drawing the curve into {out}", Path(out), data)
     merged, held = _options(config, options, {"target": target, "id": id, "time": time}, valid)
     found = test_rates(data, make_config(merged), valid=held, low=low, high=high, steps=steps)
     if out is not None:

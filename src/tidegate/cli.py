@@ -225,7 +225,7 @@ def generate(
 @app.command()
 def translate(
     run: Run,
-    file: Annotated[str, typer.Argument(help="A text file, a source a line, or a table with the column of sources.")],
+    file: Annotated[str, typer.Argument(help="A text file, a source a line, - for standard input, or a table.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Text file; default standard output.")] = None,
     beam: Annotated[int, _option("Hypotheses kept at each step.")] = 5,
     length_penalty: Annotated[float, _option("Above 0 favours longer translations.")] = 0.6,
@@ -238,11 +238,17 @@ def translate(
 
     for path in (output, alignment):
         if path is not None:
-            check_place(f"writing to {path}", path, Path(file))
+            check_place(f"writing to {path}", path, file)
+    if output is not None and alignment is not None and output.resolve() == alignment.resolve():
+        raise ConfigError(
+            "translating", expected="a file each for -o and --alignment", got=f"{output} for both",
+            hint=f"--alignment {output.stem}.html",
+        )  # fmt: skip
     model = _writer(run, "translate")
     if alignment is not None:
         model.check_attention()
-    sources = open_sources(file, model.blueprint.columns[0])
+    given = [line.rstrip("\r\n") for line in sys.stdin] if file == "-" else file
+    sources = open_sources(given, model.blueprint.columns[0])
     lines = model.translate(sources, beam=beam, length_penalty=length_penalty)
     notes = model.notes
     if alignment is not None:

@@ -29,7 +29,8 @@ TEXT_TASKS: dict[str, dict[str, Any]] = {
 _MOST = 10**9
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
-Rate = Annotated[float, Field(ge=0.0, le=1.0)] | tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+_MESSAGES = {"Input should be ": "", "Value error, ": ""}
+"""What pydantic's complaints begin with, and an error of ours does without."""
 
 
 LossName = Literal[
@@ -56,6 +57,17 @@ def _class_weight(value: Any) -> Any:
     if not fits:
         raise ValueError("'balanced', a number of at least 0 and below 1, or a weight above 0 for every class named")
     return value
+
+
+def _rate(value: Any) -> Any:
+    """Say at once what both forms are."""
+    several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not several or not all(_is_number(each) and 0 <= each <= 1 for each in several):
+        raise ValueError("a probability, 0 to 1, or a list of them such as [0.1, 0.2]")
+    return value
+
+
+Rate = Annotated[float | tuple[float, ...], BeforeValidator(_rate)]
 
 
 def _cell_name(cell: Any) -> Any:
@@ -177,12 +189,12 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
         name, *within = map(str, first["loc"])
         # A key of `kinds` says where; which of several types was tried says nothing to a user.
         key = f".{within[0]}" if name == "kinds" and within else ""
-        raise ConfigError(
-            f"{doing}: {name}{key}",
-            expected=first["msg"].removeprefix("Value error, "),
-            got=repr(first["input"]),
-            hint="see tidegate train --help",
-        ) from None
+        expected = first["msg"]
+        for prefix, ours in _MESSAGES.items():
+            expected = expected.replace(prefix, ours)
+        default = Config.model_fields[name].get_default(call_default_factory=True)
+        hint = "leave it out" if default in (None, (), {}) else f"{name}={default!r}, the default"
+        raise ConfigError(f"{doing}: {name}{key}", expected=expected, got=repr(first["input"]), hint=hint) from None
 
 
 def _corrected_once(config: Config, doing: str) -> Config:

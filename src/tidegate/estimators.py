@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -79,6 +81,11 @@ class Options(BaseEstimator):
         done = train(data, config, valid=valid, observers=progress(not self.verbose))
         self.model_: Any = done.model
         self.history_ = done.result.history
+
+    def save(self, path: str | Path) -> None:
+        """Save the trained model to a folder that `tg.load` reads."""
+        check_is_fitted(self, "model_")
+        self.model_.save(path)
 
 
 @dataclass(eq=False, repr=False)
@@ -158,7 +165,7 @@ class _OfClasses(_Estimator):
 
 @dataclass(eq=False, repr=False)
 class Classifier(ClassifierMixin, _OfClasses):
-    """A class for each sequence (D1). y is [N] labels, or [N, C] zeros and ones for several labels each."""
+    """A class for each sequence. y is [N] labels, or [N, C] zeros and ones for several labels each."""
 
     _: KW_ONLY
     sampling: str = "all"
@@ -199,7 +206,7 @@ class Classifier(ClassifierMixin, _OfClasses):
 
 @dataclass(eq=False, repr=False)
 class Regressor(RegressorMixin, _Estimator):
-    """A number, or several, for each sequence (D2). y is [N] or [N, C].
+    """A number, or several, for each sequence. y is [N] or [N, C].
 
     With `loss="quantile"` or a distribution (`"gaussian"`, `"poisson"` …) there are `quantiles` too.
     """
@@ -220,13 +227,7 @@ class Regressor(RegressorMixin, _Estimator):
         """Return the quantiles, lowest first, [N, Q] or [N, C, Q]; a model with a point loss has none."""
         table = self._table(X)
         task: Any = self.model_.blueprint.task
-        if not task.quantiles:
-            raise ConfigError(
-                "predicting quantiles",
-                expected="a model trained to give them",
-                got=f"loss={task.point!r}, quantiles={self.quantiles!r}",
-                hint="Regressor(loss='quantile')",
-            )
+        _check_quantiles(task, self.quantiles, "Regressor(loss='quantile')")
         frame = self.model_.predict(table)
         names = [[f"{target}_q{100 * q:g}" for q in task.quantiles] for target in task.targets]
         values = np.stack([frame.select(each).to_numpy() for each in names], axis=1)
@@ -240,7 +241,7 @@ class Regressor(RegressorMixin, _Estimator):
 
 @dataclass(eq=False, repr=False)
 class Tagger(_OfClasses):
-    """A class for each step (D3). y is [N, T] labels or a list of [T_i]; NaN and None are steps without a tag.
+    """A class for each step. y is [N, T] labels or a list of [T_i]; NaN and None are steps without a tag.
 
     With `bptt_steps` N, long sequences are trained on N steps at a time, the state carried on (truncated
     backpropagation through time): memory does not grow with their length, and layers run forward only.
@@ -295,7 +296,7 @@ def _probabilities(task: Any, frame: Any) -> np.ndarray:
 
 @dataclass(eq=False, repr=False)
 class Forecaster(Options):
-    """The next `horizon` steps of a series (D4).
+    """The next `horizon` steps of a series.
 
     X is one series [T] or [T, C], or a list (or tuple) of them; a list of lists is a list of series. NaN is missing.
     Forecasts begin after the last step given: where a series ends in missing values, the model's own forecasts
@@ -321,14 +322,24 @@ class Forecaster(Options):
         """Return the steps after X (default: after the training series): [S] or [S, C], or a list for several."""
         check_is_fitted(self, "model_")
         series = self._series if X is None else self._read(X)
+        return _as_given(series, self._ahead(series, self._filled(series), series.names))
+
+    def predict_quantiles(self, X: Any = None) -> np.ndarray | list[np.ndarray]:
+        """Return the quantiles, lowest first, of what `predict` gives: [S, Q] or [S, C, Q], or a list for several."""
+        check_is_fitted(self, "model_")
+        series, task = self._series if X is None else self._read(X), self.model_.blueprint.task
+        _check_quantiles(task, self.quantiles, "Forecaster(quantiles=(0.1, 0.5, 0.9))")
+        names = [f"{target}_q{100 * q:g}" for target in series.names for q in task.quantiles]
+        found = self._ahead(series, self._filled(series), names)
+        return _as_given(series, found.reshape(*found.shape[:2], len(series.names), -1))
+
+    def _filled(self, series: SeriesList) -> list[np.ndarray]:
+        """Return the series up to their last steps, forecasts in the place of missing values at their ends."""
         rows = [_known_part(row, i) for i, row in enumerate(series.rows)]
-        ahead = self._ahead(series, rows)
         while any(len(row) < len(given) for row, given in zip(rows, series.rows, strict=True)):
-            pairs = zip(rows, ahead, series.rows, strict=True)
+            pairs = zip(rows, self._ahead(series, rows, series.names), series.rows, strict=True)
             rows = [np.concatenate([row, after[: len(given) - len(row)]]) for row, after, given in pairs]
-            ahead = self._ahead(series, rows)
-        out = [steps[:, 0] if series.flat else steps for steps in ahead]
-        return out if series.several else out[0]
+        return rows
 
     def _read(self, X: Any) -> SeriesList:
         series, targets = read_series(X), self.model_.blueprint.plan.targets
@@ -341,16 +352,32 @@ class Forecaster(Options):
             )
         return series
 
-    def _ahead(self, series: SeriesList, rows: list[np.ndarray]) -> np.ndarray:
-        """Return the forecasts after `rows`, [N, S, C]."""
-        frame = self.model_.predict(series.table(rows))
-        values = np.stack([frame[n].to_numpy() for n in series.names], axis=1)
-        return values.reshape(len(rows), -1, len(series.names))
+    def _ahead(self, series: SeriesList, rows: list[np.ndarray], names: Sequence[str]) -> np.ndarray:
+        """Return columns of the forecasts after `rows`, [N, S, C]."""
+        values = self.model_.predict(series.table(rows)).select(names).to_numpy()
+        return values.reshape(len(rows), -1, len(names))
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002 - pipelines pass y
         """Return minus the mean absolute error over every window of X."""
         check_is_fitted(self, "model_")
         return -self.model_.evaluate(self._read(X).table())["mae"]
+
+
+def _as_given(series: SeriesList, ahead: np.ndarray) -> np.ndarray | list[np.ndarray]:
+    """Return forecasts [N, S, C, …] as the series were given: without C where they had none, one or a list."""
+    out = [steps[:, 0] if series.flat else steps for steps in ahead]
+    return out if series.several else out[0]
+
+
+def _check_quantiles(task: Any, asked: Sequence[float], hint: str) -> None:
+    """Raise `ConfigError` unless a model gives quantiles."""
+    if not task.quantiles:
+        raise ConfigError(
+            "predicting quantiles",
+            expected="a model trained to give them",
+            got=f"loss={task.point!r}, quantiles={asked!r}",
+            hint=hint,
+        )
 
 
 def _known_part(row: np.ndarray, index: int) -> np.ndarray:

@@ -39,6 +39,15 @@ class Registry(Generic[Item]):
 
         return register
 
+    def name_of(self, item: Item) -> str:
+        """Return the name that an item of a `__name__` is known by; one without a name gets that."""
+        for name, known in self._items.items():
+            if known is item:
+                return name
+        own: str = item.__name__  # type: ignore[attr-defined]
+        self.add(own)(item)
+        return own
+
     def __getitem__(self, name: str) -> Item:
         try:
             return self._items[name]

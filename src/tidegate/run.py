@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidegate.artifact import DESCRIPTION, WEIGHTS, write_model
+from tidegate.cells.idle import idle_noise
 from tidegate.config import TEXT_TASKS, Config, TaskName, make_config
 from tidegate.data.infer import TYPES
 from tidegate.data.pairs import is_lines
@@ -44,6 +45,12 @@ _ONLY_FOR = {
     ("source", "valid_target", "attention", "input_feeding", "scheduled_sampling", "sampling_pace"): ("translate",),
 }
 """Options that some tasks obey only."""
+_READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
+    "momentum": {"optimizer": ("momentum", "muon")},
+    "lr_factor": {"schedule": ("step", "plateau")},
+    "plateau_epochs": {"schedule": ("plateau",), "optimizer": ("nt_asgd",)},
+}
+"""Options that have an effect with some values of others only."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def _train(
     )
     network.cpu().eval()
     model = make_model(prepared.blueprint, network, dict(result.metrics))
-    model.notes = prepared.notes + _without_effect(prepared.config)
+    model.notes = prepared.notes + _without_effect(prepared.config) + idle_noise(network)
     return Trained(model, result, prepared, list(model.notes))
 
 
@@ -108,10 +115,17 @@ def _prepared(data: Any, config: Config, valid: Any) -> Prepared:
 
 def _without_effect(config: Config) -> list[str]:
     """Say which options were set that the task does not obey."""
-    fields, notes = Config.model_fields, []
-    for names, tasks in _ONLY_FOR.items():
-        given = [name for name in names if getattr(config, name) != fields[name].get_default(call_default_factory=True)]
-        notes += [f"{name} has no effect on {config.task}" for name in given if config.task not in tasks]
+    fields = Config.model_fields.items()
+    given = {n for n, field in fields if getattr(config, n) != field.get_default(call_default_factory=True)}
+    notes = [
+        f"{name} has no effect on {config.task}"
+        for names, tasks in _ONLY_FOR.items()
+        for name in names
+        if name in given and config.task not in tasks
+    ]
+    for name, readers in _READ_BY.items():
+        if name in given and not any(getattr(config, option) in values for option, values in readers.items()):
+            notes.append(f"{name} has no effect with {' and '.join(f'{o}={getattr(config, o)!r}' for o in readers)}")
     return notes
 
 
@@ -201,7 +215,7 @@ def _whole_paths(data: str, config: Config) -> Config:
     """Return the configuration with the paths of text files from the root: a run is resumed from anywhere."""
     whole: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in _parallel_files(data, config).items()}
     if "target" in whole:
-        whole["target"] = (whole["target"],)
+        whole["target"] = (whole["target"], *config.target[1:])
     return config.model_copy(update=whole)
 
 

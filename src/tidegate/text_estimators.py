@@ -8,6 +8,7 @@ from typing import Any, Self
 from sklearn.utils.validation import check_is_fitted
 
 from tidegate.data.pairs import open_pairs
+from tidegate.errors import ConfigError
 from tidegate.estimators import Options
 
 
@@ -25,9 +26,10 @@ class _Writer(Options):
 
 @dataclass(eq=False, repr=False)
 class LanguageModel(_Writer):
-    """The next character, word or subword after each (D5); see `tidegate.writers.TextGenerator` for what it learns.
+    """The next character, word or subword after each; see `tidegate.writers.TextGenerator` for what it learns.
 
-    X is a list of texts, each a document, or the path of a .txt file, which is one. `bptt_steps` tokens are read at a
+    X is a list of texts, each a document, or the path of a .txt file, which is one, or a table whose column y holds
+    the texts (not needed where only one does). `bptt_steps` tokens are read at a
     time, with the state carried on (truncated backpropagation through time), of lengths that vary unless `vary_bptt`
     is false.
     """
@@ -44,9 +46,12 @@ class LanguageModel(_Writer):
     vary_bptt: bool = True
     label_smoothing: float = 0.0
 
-    def fit(self, X: Any, y: Any = None, *, valid: Any = None) -> Self:  # noqa: ARG002 - pipelines pass y
-        """Train on texts X; `valid` is texts to validate on instead of a held-out part."""
-        self._train(X, valid, (), "generate")
+    def fit(self, X: Any, y: Any = None, *, valid: Any = None) -> Self:
+        """Train on texts X; `valid` is texts to validate on instead of a held-out part.
+
+        y names the column of a table; anything else, as pipelines pass it, is ignored.
+        """
+        self._train(X, valid, (y,) if isinstance(y, str) else (), "generate")
         return self
 
     def generate(self, prompt: str = "", **options: Any) -> str:
@@ -62,7 +67,7 @@ class LanguageModel(_Writer):
 
 @dataclass(eq=False, repr=False)
 class Translator(_Writer):
-    """Sequences of words to sequences of words (D6); see `tidegate.writers.TextTranslator` for what it learns.
+    """Sequences of words to sequences of words; see `tidegate.writers.TextTranslator` for what it learns.
 
     X and y are lists of texts, entry by entry, or the paths of text files, line by line.
     """
@@ -84,6 +89,11 @@ class Translator(_Writer):
 
     def fit(self, X: Any, y: Any, *, valid: tuple[Any, Any] | None = None) -> Self:
         """Train on sources X and targets y; `valid` is a pair (X, y) to validate on instead of a held-out part."""
+        if valid is not None and not (isinstance(valid, tuple) and len(valid) == 2):
+            raise ConfigError(
+                "fitting Translator", expected="valid to be a pair (X, y)", got=f"{type(valid).__name__}",
+                hint="fit(X, y, valid=(sources, targets)); Translator(valid=0.1) for a fraction",
+            )  # fmt: skip
         held = None if valid is None else open_pairs(*valid)
         self._train(open_pairs(X, y), held, (), "translate")
         return self

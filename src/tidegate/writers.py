@@ -52,7 +52,8 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
     ) -> str:
         """Return `prompt` and up to `length` tokens that follow it, drawn one after the other.
 
-        Writing ends early where a document would. `temperature` 0 takes the likeliest token each time; see `nn.Draw`
+        Writing ends early where a document would, if training had several to learn that from, and never has an unknown
+        token. `temperature` 0 takes the likeliest token each time; see `nn.Draw`
         for the others. The same `seed` gives the same text. Raises `ConfigError` for numbers that cannot be.
         """
         _check_count("length", length)
@@ -66,7 +67,10 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
         self.network.eval()
         with torch.inference_mode():
             before = decoder(tokens[:, :-1])[2] if len(read) > 1 else Decoding()
-            written = write(decoder, tokens[:, -1], before, steps=length, end=END, draw=draw, generator=generator)
+            written = write(
+                decoder, tokens[:, -1], before, steps=length, end=END, never=self.blueprint.never, draw=draw,
+                generator=generator,
+            )  # fmt: skip
         head, whole = vocabulary.decode(read), vocabulary.decode([*read, *_rows(written)[0]])
         rest = whole[len(head) :]
         # Words lose the space at a prompt's end, and bring one of their own.
@@ -205,8 +209,10 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         steps = self.blueprint.most_steps(source.shape[1])
         model = self.network.model
         if beam == 1:
-            return model.write(source, steps=steps, lengths=lengths)
-        return model.search(source, steps=steps, lengths=lengths, width=beam, penalties=penalties).best()
+            return model.write(source, steps=steps, lengths=lengths, never=(UNKNOWN,))
+        return model.search(
+            source, steps=steps, lengths=lengths, width=beam, never=(UNKNOWN,), penalties=penalties
+        ).best()
 
 
 def _rows(written: Written) -> list[list[int]]:

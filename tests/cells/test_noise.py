@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from tidegate.cells import CELLS, GRU, AntisymmetricRNN, Cell
+from tidegate.cells.idle import idle_noise
 from tidegate.compile import select
 from tidegate.errors import ConfigError
+from tidegate.nn import Recurrent
 
 X = torch.randn(4, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -64,3 +66,40 @@ def test_rms_norm_is_the_papers() -> None:
     wx, uh = F.linear(X[:, 0], cell.weight_ih), F.linear(h, cell.weight_hh)
     expected = torch.tanh(normed(wx, cell.norm_ih) + normed(uh, cell.norm_hh) + cell.bias_ih + cell.bias_hh)
     torch.testing.assert_close(cell(X[:, 0], h)[0], expected)
+
+
+class Own(Cell):
+    """Reads its recurrent weights itself, and has no candidate."""
+
+    normed_values = ("h",)
+
+    gates = ("n",)
+
+    def step(self, x, h):  # type: ignore[no-untyped-def]
+        return torch.tanh(x + torch.nn.functional.linear(h, self.weight_hh))
+
+
+def test_noise_that_a_step_never_reads_is_named() -> None:
+    asked = {"variational_dropout": 0.2, "recurrent_dropout": 0.2, "dropconnect": 0.2, "zoneout": 0.1}
+    own = "has no effect on Own: its step never reads it"
+    layer = Recurrent(Own(3, 4, **asked), layers=2)
+    before = torch.get_rng_state()
+    assert idle_noise(layer) == [
+        f"variational_dropout of recurrent products {own}", f"recurrent_dropout {own}", f"dropconnect {own}",
+    ]  # fmt: skip
+    assert torch.equal(torch.get_rng_state(), before)
+    assert idle_noise(Recurrent(GRU(3, 4, batch_norm=2, **asked))) == []
+    assert idle_noise(Recurrent(CELLS["mingru"](3, 4, dropconnect=0.2))) == [
+        "dropconnect has no effect on MinGRU: its step never reads it"
+    ]
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "rms_norm", None])
+def test_what_is_normed_without_a_name_is_refused(norm: str | None) -> None:
+    class Unnamed(Own):
+        def step(self, x, h):  # type: ignore[no-untyped-def]
+            return self.normed("c", super().step(x, h))
+
+    cell = Unnamed(3, 4, **({norm: True} if norm else {}))
+    with pytest.raises(ConfigError, match=r"normalising 'c' in a step of Unnamed.*try: normed_values = \('h', 'c'\)"):
+        cell(torch.randn(2, 3))

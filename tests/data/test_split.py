@@ -50,7 +50,7 @@ def test_which_small_classes_are_held_out_is_chance() -> None:
 
 
 def test_one_sequence_cannot_be_split() -> None:
-    with pytest.raises(ConfigError, match="at least 2 sequences; got 1"):
+    with pytest.raises(ConfigError, match="at least 2 sequences, or texts; got 1"):
         split_by_id(1, 0.2, 0)
 
 

@@ -18,7 +18,7 @@ from tidegate.errors import DataError
 
 
 def row(count: int) -> TokenRow:
-    return TokenRow(InMemory(np.arange(count)), count, count - 1)
+    return TokenRow(InMemory(np.arange(count)), count, count - 1, 1)
 
 
 @given(
@@ -78,5 +78,5 @@ def test_tokens_beyond_the_limit_lie_on_the_disk_and_are_the_same() -> None:
 
 
 def test_no_text_is_told() -> None:
-    with pytest.raises(DataError, match="reading texts; expected text; got none"):
+    with pytest.raises(DataError, match="reading texts; expected a character at least; got none"):
         encode_corpus(open_corpus(["", ""]), Characters(entries="a"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tidegate.cells import CELLS, GRU, LSTM
+from tidegate.cells import CELLS, GRU, LSTM, ConvGRU
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn import Attention, Decoder, Decoding, Draw, Penalties, Recurrent, Seq2Seq, beam_search, write
 
@@ -91,6 +91,25 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 
 @torch.no_grad()
+def test_what_is_never_written_has_no_share_of_the_probabilities() -> None:
+    made = model()
+    never = 2
+    same = model()
+    same.decoder.scores.bias[never] = -1e9
+    for width in (1, 3):
+        found = made.search(SOURCE, lengths=LENGTHS, steps=STEPS, width=width, never=(never,)).best()
+        expected = same.search(SOURCE, lengths=LENGTHS, steps=STEPS, width=width).best()
+        assert torch.equal(found.tokens, expected.tokens)
+        torch.testing.assert_close(found.log_probabilities, expected.log_probabilities)
+    written = made.write(SOURCE, lengths=LENGTHS, steps=9, never=(never, END), draw=Draw(temperature=5.0))
+    assert written.lengths.tolist() == [9, 9]
+    assert not (written.tokens == never).any()
+    for wrong in ((TOKENS,), range(TOKENS), ("a",)):
+        with pytest.raises(ConfigError, match="never to leave some of the decoder's 4 tokens"):
+            made.write(SOURCE, lengths=LENGTHS, steps=6, never=wrong)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
 def test_greedy_takes_the_likeliest_of_each_step() -> None:
     made = model(feeding=True)
     written = made.write(SOURCE, lengths=LENGTHS, steps=6)
@@ -170,6 +189,12 @@ def test_what_does_not_fit_is_told() -> None:
         made.decoder(torch.zeros(2, 3))
     with pytest.raises(ConfigError, match="begin to be one of the decoder's 4 tokens; got 9"):
         Seq2Seq(made.encoder, made.decoder, begin=9, end=1)
+    with pytest.raises(ConfigError, match="a layer whose cells read vectors; got ConvGRU, which reads frames"):
+        Seq2Seq(Recurrent(ConvGRU(3, 4, size=(2, 2))), made.decoder, begin=0, end=1)
+    with pytest.raises(ConfigError, match="building a decoder; expected a layer whose cells read vectors"):
+        Decoder(Recurrent(ConvGRU(3, 4, size=(2, 2))), 3)
+    with pytest.raises(ShapeError, match=r"a row for each of the 2 sources; got shape \[3, 4\]"):
+        made(SOURCE, torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ConfigError, match="a layer that runs forward only"):
         Decoder(Recurrent(GRU(4, 4), bidirectional=True), 3)
     with pytest.raises(ConfigError, match="an attention, whose result is fed"):

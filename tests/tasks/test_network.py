@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from tidegate.cells import CELLS
+from tidegate.cells import CELLS, ConvGRU
+from tidegate.config import make_config
 from tidegate.data.batch import Batch
 from tidegate.errors import ConfigError
 from tidegate.tasks.classification import Classification
@@ -31,6 +34,15 @@ def test_every_cell_that_reads_the_columns_alone_makes_a_network(cell: str) -> N
 def test_a_cell_that_reads_more_is_refused_with_what_it_reads(cell: str, reads: str) -> None:
     with pytest.raises(ConfigError, match=f"cell='{cell}', which reads {reads} too; try: tg.nn.Recurrent takes it"):
         Architecture(cell=cell).recurrent(3)
+
+
+@pytest.mark.parametrize("cell", ["conv_lstm", ConvGRU])
+def test_a_cell_that_reads_frames_is_refused(cell: Any) -> None:
+    known = list(CELLS)
+    name = make_config({"cell": cell}).cell
+    with pytest.raises(ConfigError, match=f"cell='{name}', which reads frames; try: tg.nn.Recurrent takes it"):
+        Architecture(cell=name).recurrent(3)
+    assert list(CELLS) == known
 
 
 def outputs(width: int) -> torch.Tensor:

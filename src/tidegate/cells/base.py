@@ -59,7 +59,6 @@ class Cell(Pieces):
     """
 
     states: ClassVar[tuple[str, ...]] = ("h",)
-    normed_values: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ()
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
@@ -158,11 +157,7 @@ class Cell(Pieces):
     @classmethod
     def registered(cls) -> str:
         """Return the name this class has in `CELLS`, by which models know it; one without a name gets its own."""
-        for name, known in CELLS.items():
-            if known is cls:
-                return name
-        CELLS.add(cls.__name__)(cls)
-        return cls.__name__
+        return CELLS.name_of(cls)
 
     def like(self, input_size: int, hidden_size: int) -> Self:
         """Return a new cell of this kind and these options, with its own fresh parameters.

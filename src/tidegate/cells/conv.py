@@ -68,6 +68,11 @@ class Convolutional(Cell):
         self._check()
         super().__init__(input_size, hidden_size, **options)
 
+    @classmethod
+    def registered(cls) -> str:
+        """Return the name this class has in `FRAME_CELLS`; one without a name gets its own."""
+        return FRAME_CELLS.name_of(cls)
+
     def _check(self) -> None:
         doing = f"building {type(self).__name__}"
         if not 1 <= len(self.space_sizes) <= len(_CONVOLUTIONS):

@@ -69,8 +69,8 @@ def parse(name: str) -> Initialiser:
         raise ConfigError(
             "reading init=",
             expected="a name, or a name and one number, as in 'chrono:784'",
-            got=repr(name),
-            hint=f"what {head!r} takes: {(factory.__doc__ or '').strip()}",
+            got=f"{name!r}: {error}",
+            hint=f"what {head!r} takes: {(factory.__doc__ or '').strip().splitlines()[0]}",
         ) from error
 
 

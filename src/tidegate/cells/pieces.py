@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tidegate.cells.noise import Noise, Now
 from tidegate.cells.statistics import EPSILON, StepStatistics
+from tidegate.errors import ConfigError
 
 
 class Pieces(nn.Module):
@@ -20,6 +21,9 @@ class Pieces(nn.Module):
 
     gates: ClassVar[tuple[str, ...]] = ()
     recurrent_gates: ClassVar[tuple[str, ...] | None] = None
+
+    normed_values: ClassVar[tuple[str, ...]] = ()
+    """What goes through `normed`, by name."""
 
     space_sizes: tuple[int, ...] = ()
     """The sizes of the space whose places are rows, where a cell's inputs are frames."""
@@ -146,7 +150,16 @@ class Pieces(nn.Module):
         return normed if bias is None else normed + bias
 
     def normed(self, name: str, v: Tensor) -> Tensor:
-        """Return `v` [B, H], one of `normed_values`, normalised with its own gain (and bias) where asked for."""
+        """Return `v` [B, H], one of `normed_values`, normalised with its own gain (and bias) where asked for.
+
+        Raises `ConfigError` for a name that is not among them.
+        """
+        if name not in self.normed_values:
+            raise ConfigError(
+                f"normalising {name!r} in a step of {type(self).__name__}",
+                expected="a name among the class's normed_values", got=f"normed_values = {self.normed_values!r}",
+                hint=f"normed_values = {(*self.normed_values, name)!r}",
+            )  # fmt: skip
         if not self.normalises:
             return v
         return self._normalised(v, name, slice(None), getattr(self, f"norm_{name}_bias", None))

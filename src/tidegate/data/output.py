@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -31,8 +32,9 @@ def check_output(path: Path, source: Path | None = None) -> None:
     check_place(doing, path, source)
 
 
-def check_place(doing: str, path: Path, source: Path | None = None) -> None:
-    """Raise unless a file can be written to `path`, which is not the `source`."""
+def check_place(doing: str, path: Path, source: Any = None) -> None:
+    """Raise unless a file can be written to `path`, which is not the `source`, where that is a path."""
+    source = Path(source) if isinstance(source, str | os.PathLike) else None
     try:
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigError(

@@ -57,12 +57,17 @@ def open_pairs(data: Any, target: Any, source: str | None = None) -> Pairs:
             )  # fmt: skip
         name = os.path.basename(data) if isinstance(data, str | os.PathLike) else "texts"
         return _paired(name, read_lines(data), read_lines(target), ("source", "target"))
+    if target is not None and not isinstance(target, str):
+        raise DataError(
+            "reading pairs of texts", expected="lists of texts, text files, or a table and the name of its column",
+            got=f"a table, and {type(target).__name__} as the targets", hint="the column itself: table[\"text\"]",
+        )  # fmt: skip
     table = open_columns(data, source, target)
     column = text_column(table, target)
     names = (text_column(table, source, besides=column), column)
     if names[0] == names[1]:
         raise DataError(
-            f"reading pairs of texts of {table.name}", expected="two columns", got=f"{column!r} for both",
+            f"reading pairs of {table.name}", expected="two columns", got=f"{column!r} for both",
             hint="source= the column of the other language",
         )  # fmt: skip
     sources, targets = (column_texts(table, name).fill_null("").to_list() for name in names)
@@ -87,12 +92,12 @@ def is_lines(data: Any) -> bool:
 def _paired(name: str, sources: list[str], targets: list[str], columns: tuple[str, str]) -> Pairs:
     if len(sources) != len(targets):
         raise DataError(
-            f"reading pairs of texts of {name}", expected=f"as many targets as sources, {len(sources)}",
+            f"reading pairs of {name}", expected=f"as many targets as sources, {len(sources)}",
             got=f"{len(targets)}", hint="line n of one file translates line n of the other",
         )  # fmt: skip
     whole = [pair for pair in zip(sources, targets, strict=True) if pair[0].strip() and pair[1].strip()]
     if not whole:
-        raise DataError(f"reading pairs of texts of {name}", expected="at least one pair", got="none", hint="give more")
+        raise DataError(f"reading pairs of {name}", expected="at least one pair", got="none", hint="give more")
     first, second = (list(texts) for texts in zip(*whole, strict=True))
     return Pairs(name, first, second, columns, len(sources) - len(whole))
 

@@ -301,7 +301,7 @@ def _open_file(path: Path, name: str | None) -> Raw:
             doing,
             expected=f"one of {', '.join(SUFFIXES)}",
             got=f"extension {''.join(path.suffixes) or 'none'!r}",
-            hint="rename or convert the file",
+            hint='convert the table; a text is for task="generate" or "translate"',
         )
     try:
         with path.open("rb") as file:

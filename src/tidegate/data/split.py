@@ -22,9 +22,9 @@ def split_by_id(
     if count < 2:
         raise ConfigError(
             doing,
-            expected="at least 2 sequences",
+            expected="at least 2 sequences, or texts",
             got=str(count),
-            hint="name the column that tells sequences apart with id=, or pass validation data",
+            hint="give more, or valid= data of its own; id= names the column that tells a table's sequences apart",
         )
     random = np.random.default_rng([seed, 0x5EED])
     order = random.permutation(count)

@@ -15,7 +15,7 @@ from tidegate.errors import ConfigError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_SIZE = 8_000
+_SIZE, _LEAST = 8_000, 258
 
 
 class Subwords(Vocabulary):
@@ -32,7 +32,12 @@ class Subwords(Vocabulary):
 
     @classmethod
     def fit(cls, texts: Iterable[str], size: int | None = None, *, sentences: bool = False) -> Self:
-        """Learn at most `size` tokens (default 8,000; never below the 258 that stand for single bytes)."""
+        """Learn at most `size` tokens, 8,000 unless given; raise `ConfigError` for fewer than bytes and marks take."""
+        if size is not None and size < _LEAST:
+            raise ConfigError(
+                "learning subwords", expected=f"vocabulary_size of at least {_LEAST}: every byte and two more tokens",
+                got=str(size), hint="vocabulary_size=1000, or unit=\"character\"",
+            )  # fmt: skip
         tokenizers = _library()
         learnt = tokenizers.Tokenizer(tokenizers.models.BPE())
         learnt.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=sentences)

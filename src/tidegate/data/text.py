@@ -29,10 +29,16 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in order, which `pieces` reads from the start whenever it is called."""
+    """Documents in order, which `pieces` reads from the start whenever it is called; `left_out` were missing."""
 
     name: str
     pieces: Callable[[], Iterator[Piece]]
+    left_out: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """Say how many texts were missing."""
+        return [f"{self.name}: {self.left_out} texts are missing and left out"] if self.left_out else []
 
     def sizes(self) -> np.ndarray:
         """Return the characters of each document, [N]."""
@@ -76,7 +82,7 @@ class Corpus:
 
 
 def open_corpus(data: Any, column: str | None = None) -> Corpus:
-    """Return the documents of a text file, of `column` of a table (missing ones left out), or of a list of texts.
+    """Return the documents of a text file, of `column` of a table, or of a list of texts; missing ones are left out.
 
     Files are UTF-8, compressed where they end in .gz; every end of line is read as a newline. Raises `DataError`
     naming file, row or place for what cannot be read as text.
@@ -88,11 +94,12 @@ def open_corpus(data: Any, column: str | None = None) -> Corpus:
         _refuse_no_file(path)
         return Corpus(path.name, lambda: _file_pieces(path))
     if (listed := as_list(data)) is not None:
-        texts = check_texts(listed, "reading texts")
-        return Corpus("texts", lambda: (Piece(text, True) for text in texts))
+        texts = check_texts([text for text in listed if not _is_missing(text)], "reading texts")
+        return Corpus("texts", lambda: (Piece(text, True) for text in texts), len(listed) - len(texts))
     source = open_columns(data, column)
     name = text_column(source, column)
-    return Corpus(source.name, lambda: _column_pieces(source, name))
+    missing = sum(frame[name].null_count() for frame in source.chunks([name]))
+    return Corpus(source.name, lambda: _column_pieces(source, name), missing)
 
 
 def as_list(data: Any) -> list[Any] | None:
@@ -120,7 +127,7 @@ def check_texts(texts: Sequence[Any], doing: str) -> list[str]:
 
 
 def read_lines(data: Any) -> list[str]:
-    """Return the lines of a text file, or the texts of a list or series."""
+    """Return the lines of a text file, or the texts of a list or series, missing ones (None, NaN) as ""."""
     if isinstance(data, str | os.PathLike):
         path = Path(data)
         _refuse_no_file(path)
@@ -130,7 +137,12 @@ def read_lines(data: Any) -> list[str]:
         raise DataError(
             "reading texts", expected="a text file or a list of texts", got=type(data).__name__, hint="a list of str"
         )
-    return check_texts(listed, "reading texts")
+    return check_texts(["" if _is_missing(text) else text for text in listed], "reading texts")
+
+
+def _is_missing(text: Any) -> bool:
+    """Whether an entry stands for no text: None, NaN, NA of pandas."""
+    return text is None or type(text).__name__ == "NAType" or (isinstance(text, float) and text != text)
 
 
 def open_columns(data: Any, *columns: str | None, must_have: bool = True) -> Source:

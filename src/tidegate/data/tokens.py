@@ -19,11 +19,12 @@ MEMORY_LIMIT_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class TokenRow:
-    """`count` tokens: each document after an `END`; the `characters` they stand for; how many are `unknown`."""
+    """`count` tokens: each of the `documents` after an `END`; the `characters` they are; how many are `unknown`."""
 
     storage: Storage
     count: int
     characters: int
+    documents: int
     unknown: int = 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -39,11 +40,11 @@ def encode_corpus(corpus: Corpus, vocabulary: Vocabulary, limit_bytes: int = MEM
     dtype = np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.int32)
     held: list[np.ndarray] = []
     folder, file = None, None
-    count = characters = unknown = 0
+    count = characters = documents = unknown = 0
     try:
         for tokens, read in _pieces(corpus, vocabulary, dtype):
             count, characters = count + len(tokens), characters + read
-            unknown += int((tokens == UNKNOWN).sum())
+            unknown, documents = unknown + int((tokens == UNKNOWN).sum()), documents + int((tokens == END).sum())
             held.append(tokens)
             if count * dtype.itemsize > limit_bytes:
                 if folder is None:
@@ -59,10 +60,14 @@ def encode_corpus(corpus: Corpus, vocabulary: Vocabulary, limit_bytes: int = MEM
             got=error.strerror or str(error), hint="set TMPDIR to a larger disk",
         ) from error  # fmt: skip
     if not characters:
-        raise DataError(f"reading {corpus.name}", expected="text", got="none", hint="give a longer text")
+        raise DataError(
+            f"reading {corpus.name}", expected="a character at least", got="none", hint="give a longer text"
+        )
     if folder is None:
-        return TokenRow(InMemory(np.concatenate(held)), count, characters, unknown)
-    return TokenRow(OnDisk(folder, folder.open(folder.path / "tokens"), dtype, ()), count, characters, unknown)
+        return TokenRow(InMemory(np.concatenate(held)), count, characters, documents, unknown)
+    return TokenRow(
+        OnDisk(folder, folder.open(folder.path / "tokens"), dtype, ()), count, characters, documents, unknown
+    )
 
 
 def _pieces(corpus: Corpus, vocabulary: Vocabulary, dtype: np.dtype) -> Iterator[tuple[np.ndarray, int]]:

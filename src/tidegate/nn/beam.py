@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,27 +108,29 @@ def beam_search(
     width: int,
     steps: int,
     end: int,
+    never: Sequence[int] = (),
     penalties: Penalties | None = None,
     count: int = 1,
 ) -> Found:
     """Return the `count` best sequences that follow the tokens `first` [B], of at most `steps` tokens with the end.
 
     At each step the `width` likeliest hypotheses that go on are kept, and each is weighed as it would be if it ended
-    there. A row is done when nothing that goes on can still be among its best: exact when `width` leaves none out. The
-    decoder scores as it does in evaluation. Raises `ConfigError` for numbers that cannot be, `ShapeError` for tokens.
+    there. A row is done when nothing that goes on can still be among its best: exact when `width` leaves none out.
+    Tokens that are `never` written have no share of the probabilities. The decoder scores as it does in evaluation.
+    Raises `ConfigError` for numbers that cannot be, `ShapeError` for tokens.
 
     Source: Sutskever, Vinyals & Le 2014 (1409.3215), section 3.2, scored as in Wu et al. 2016 (see `Penalties`).
     """
     _check(width, steps, count)
     penalties = Penalties() if penalties is None else penalties
     check_parts(DOING, decoder=(decoder, Decoder), penalties=(penalties, Penalties))
-    with evaluating(decoder, first, end):
-        return _search(decoder, first, check_decoding(DOING, before), width, steps, end, penalties, count)
+    with evaluating(decoder, first, end, never):
+        return _search(decoder, first, check_decoding(DOING, before), width, steps, end, list(never), penalties, count)
 
 
 def _search(
-    decoder: Decoder, first: Tensor, before: Decoding, width: int, steps: int, end: int, penalties: Penalties,
-    count: int,
+    decoder: Decoder, first: Tensor, before: Decoding, width: int, steps: int, end: int, never: list[int],
+    penalties: Penalties, count: int,
 ) -> Found:  # fmt: skip
     batch, device = len(first), first.device
     read, now = first.repeat_interleave(width), before.rows(torch.arange(batch, device=device).repeat_interleave(width))
@@ -140,6 +143,7 @@ def _search(
     found: Found | None = None
     for t in range(steps):
         logits, weight, after = decoder.step(read, now)
+        logits[:, never] = float("-inf")
         gained = logits.float().log_softmax(-1).view(batch, width, logits.shape[-1])
         if weight is not None:
             if beam.weights is None:

@@ -77,7 +77,7 @@ class Convolution(nn.Module):
 
     The result is as long as `x`; what lies before a row's first step and behind its last real one counts as 0, or with
     `padding_mode="circular"` is the row again: its last real step comes before its first. With `causal` the window ends
-    at its own step, else it lies around it.
+    at its own step, else it lies around it; where both meet, the first steps' windows reach back to the last steps.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -85,14 +85,21 @@ def is_count(value: object) -> bool:
 
 
 @contextmanager
-def evaluating(decoder: Decoder, first: Tensor, end: int | None) -> Iterator[None]:
-    """Check what a sequence begins and ends with, and let the decoder be in evaluation, without gradients."""
+def evaluating(decoder: Decoder, first: Tensor, end: int | None, never: Sequence[int]) -> Iterator[None]:
+    """Check what a sequence begins and ends with and never has; let the decoder be in evaluation, without gradients."""
     check_tokens("writing with a decoder", first, 1)
     check_range("writing with a decoder", first, decoder.tokens)
     if end is not None and not (isinstance(end, int) and 0 <= end < decoder.tokens):
         raise ConfigError(
             "writing with a decoder", expected=f"end to be one of the decoder's {decoder.tokens} tokens",
             got=repr(end), hint="end=1",
+        )  # fmt: skip
+    if not all(isinstance(token, int) and 0 <= token < decoder.tokens for token in never) or (
+        len({*never}) == decoder.tokens
+    ):
+        raise ConfigError(
+            "writing with a decoder", expected=f"never to leave some of the decoder's {decoder.tokens} tokens",
+            got=repr(never), hint="never=(1,)",
         )  # fmt: skip
     with modes_kept(decoder), torch.no_grad():
         decoder.eval()
@@ -109,25 +116,28 @@ def write(
     *,
     steps: int,
     end: int | None = None,
+    never: Sequence[int] = (),
     draw: Draw = GREEDY,
     generator: torch.Generator | None = None,
 ) -> Written:
     """Write up to `steps` tokens after the tokens `first` [B], until each row has written `end`.
 
-    The decoder writes as it does in evaluation, whatever mode it is in. Raises `ConfigError` for an `end` that is no
-    token or steps that are no number, `ShapeError` for tokens that are none.
+    Tokens that are `never` written have no share of the probabilities. The decoder writes as it does in evaluation,
+    whatever mode it is in. Raises `ConfigError` for an `end` that is no token or steps that are no number, `ShapeError`
+    for tokens that are none.
     """
     check_parts("writing with a decoder", decoder=(decoder, Decoder), draw=(draw, Draw))
     if not is_count(steps):
         raise ConfigError(
             "writing with a decoder", expected="steps, a whole number of at least 1", got=repr(steps), hint="steps=50"
         )
-    with evaluating(decoder, first, end):
-        return _write(decoder, first, check_decoding("writing with a decoder", before), steps, end, draw, generator)
+    with evaluating(decoder, first, end, never):
+        before = check_decoding("writing with a decoder", before)
+        return _write(decoder, first, before, steps, end, list(never), draw, generator)
 
 
 def _write(
-    decoder: Decoder, first: Tensor, before: Decoding, steps: int, end: int | None, draw: Draw,
+    decoder: Decoder, first: Tensor, before: Decoding, steps: int, end: int | None, never: list[int], draw: Draw,
     generator: torch.Generator | None,
 ) -> Written:  # fmt: skip
     batch = len(first)
@@ -139,6 +149,7 @@ def _write(
     weights: list[Tensor] = []
     while len(tokens) < steps and bool(alive.any()):
         logits, weight, now = decoder.step(read, now)
+        logits[:, never] = float("-inf")
         chosen = draw(logits, generator)
         gained = logits.float().log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
         total = total + torch.where(alive, gained, 0.0)

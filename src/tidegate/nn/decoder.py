@@ -14,7 +14,7 @@ from tidegate.cells.options import check_size, is_number, probability
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.attention import Attention, Memory
 from tidegate.nn.embedding import Embedding
-from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens
+from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens, check_vectors
 from tidegate.nn.norms import BatchNorm
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, each_tensor, refilled, tensors_of
@@ -224,6 +224,7 @@ def _check_parts(layer: Recurrent, attention: Attention | None, input_feeding: b
     if attention is not None:
         check_parts(doing, attention=(attention, Attention))
     check_batch_first(layer, doing)
+    check_vectors(layer, doing)
     width = layer.output_size
     size = layer.input_size - (width if input_feeding else 0)
     if layer.bidirectional:

@@ -15,6 +15,8 @@ from tidegate.compile.call import Call
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.shapes import check_lengths, frames_to_rows, length_mask, reverse_within_lengths
 
+FRAMES = "the cell's size= says how large frames are, input_size how many channels they have"
+
 
 def check_input(
     x: object,
@@ -43,7 +45,9 @@ def check_input(
     wanted = axes.split(", ")
     fits = x.dim() == len(wanted) + len(sizes) and x.shape[len(wanted) :] == sizes
     if not fits or any(n.isdigit() and int(n) != there for n, there in zip(wanted, x.shape, strict=False)):
-        raise ShapeError(doing, expected=f"{name} of shape {shape}", got=f"shape {list(x.shape)}", hint=hint)
+        raise ShapeError(
+            doing, expected=f"{name} of shape {shape}", got=f"shape {list(x.shape)}", hint=FRAMES if space else hint
+        )
     if dtype is None and x.is_floating_point():
         return x
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
@@ -122,6 +126,16 @@ def check_batch_first(layer: object, doing: str) -> None:
         raise ConfigError(
             doing, expected="a layer that is batch first", got="batch_first=False", hint="batch_first=True"
         )
+
+
+def check_vectors(layer: nn.Module, doing: str) -> None:
+    """Raise `ConfigError` where a layer's cells read frames: what holds it gives it vectors."""
+    for cell in layer.modules():
+        if isinstance(cell, Cell) and cell.space_sizes:
+            raise ConfigError(
+                doing, expected="a layer whose cells read vectors", got=f"{type(cell).__name__}, which reads frames",
+                hint="flatten or pool the frames, and a cell such as GRU",
+            )  # fmt: skip
 
 
 def check_tokens(doing: str, tokens: Tensor, axes: int | None = None) -> None:

@@ -65,8 +65,8 @@ class Regulariser:
         seen, runs = self._seen, self._recorder.runs
         if (seen is None and (self.l2 or self.slowness)) or (self.omega and not runs):
             raise ConfigError(
-                "regularising recurrent layers", expected="a model that runs one over sequences", got="none that ran",
-                hint="activation_l2=0, activation_slowness=0, omega=0",
+                "regularising recurrent layers", expected="a run of the model that was watched",
+                got="no layer that ran over sequences", hint="with regulariser.watching(): prediction = model(x)",
             )  # fmt: skip
         self._seen, self._recorder = None, Recorder()
         total = loss

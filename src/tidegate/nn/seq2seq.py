@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from tidegate.cells.base import Cell, State
 from tidegate.cells.options import check_size, is_number, probability
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, ShapeError
 from tidegate.modes import modes_kept
 from tidegate.nn.beam import Found, Penalties, beam_search
 from tidegate.nn.decode import GREEDY, Draw, Written, write
 from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.embedding import Embedding
-from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens
+from tidegate.nn.inputs import check_batch_first, check_parts, check_range, check_tokens, check_vectors
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.states import StackState, join, part, tensors_of
 from tidegate.registry import Registry
@@ -126,6 +126,7 @@ class Seq2Seq(nn.Module):
         super().__init__()
         check_parts("building a Seq2Seq", encoder=(encoder, Recurrent), decoder=(decoder, Decoder))
         check_batch_first(encoder, "building a Seq2Seq")
+        check_vectors(encoder, "building a Seq2Seq")
         attention = decoder.attention
         if attention is not None and (attention.key_size, attention.value_size) != (encoder.output_size,) * 2:
             raise ConfigError(
@@ -163,6 +164,11 @@ class Seq2Seq(nn.Module):
         """Return the logits [B, T, tokens] of the target's tokens, and the attention's weights [B, T, S]."""
         check_tokens("reading a target", target, 2)
         before = self.encode(source, lengths)
+        if len(target) != len(source):
+            raise ShapeError(
+                "reading a target", expected=f"a row for each of the {len(source)} sources",
+                got=f"shape {list(target.shape)}", hint="target [B, T] of the same B as the source",
+            )  # fmt: skip
         read = torch.cat([target.new_full((len(target), 1), self.begin), target[:, :-1]], 1)[:, : target.shape[1]]
         logits, weights, _ = self.decoder(read, before, lengths=target_lengths, teacher=teacher)
         return logits, weights
@@ -181,6 +187,7 @@ class Seq2Seq(nn.Module):
         *,
         steps: int,
         lengths: Tensor | Sequence[int] | None = None,
+        never: Sequence[int] = (),
         draw: Draw = GREEDY,
         generator: torch.Generator | None = None,
     ) -> Written:
@@ -188,8 +195,9 @@ class Seq2Seq(nn.Module):
         with torch.no_grad(), modes_kept(self):
             before = self.eval().encode(source, lengths)
             return write(
-                self.decoder, self._begins(source), before, steps=steps, end=self.end, draw=draw, generator=generator
-            )
+                self.decoder, self._begins(source), before, steps=steps, end=self.end, never=never, draw=draw,
+                generator=generator,
+            )  # fmt: skip
 
     def search(
         self,
@@ -198,6 +206,7 @@ class Seq2Seq(nn.Module):
         steps: int,
         width: int = 5,
         lengths: Tensor | Sequence[int] | None = None,
+        never: Sequence[int] = (),
         penalties: Penalties | None = None,
         count: int = 1,
     ) -> Found:
@@ -206,7 +215,7 @@ class Seq2Seq(nn.Module):
             before = self.eval().encode(source, lengths)
             return beam_search(
                 self.decoder, self._begins(source), before, width=width, steps=steps, end=self.end,
-                penalties=penalties, count=count,
+                never=never, penalties=penalties, count=count,
             )  # fmt: skip
 
     def _begins(self, source: Tensor) -> Tensor:

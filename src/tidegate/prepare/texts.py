@@ -8,7 +8,7 @@ import numpy as np
 
 from tidegate.config import TEXT_TASKS, Config
 from tidegate.data.loader import Loader
-from tidegate.data.pairs import PairMaker, Pairs, open_pairs
+from tidegate.data.pairs import PairMaker, Pairs, is_lines, open_pairs
 from tidegate.data.split import split_by_id
 from tidegate.data.streams import Streams
 from tidegate.data.subwords import fit_vocabulary
@@ -52,19 +52,25 @@ def _check(config: Config, valid: Any) -> None:
 def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
     """Prepare a language model: of one document the last part is held out, of several some at random."""
     column = config.target[0] if config.target else None
+    if column is not None and is_lines(data):
+        raise ConfigError(
+            "preparing to generate", expected="target= for a table, the column of texts", got=f"target={column!r}",
+            hint="leave it out: the data are texts themselves",
+        )  # fmt: skip
     window = config.bptt_steps or TEXT_TASKS["generate"]["bptt_steps"]
     config = config.model_copy(update={"bptt_steps": window})
     corpus = open_corpus(data, column)
     part, held = _parts(corpus, config) if valid is None else (corpus, open_corpus(valid, column))
     vocabulary = fit_vocabulary(config.unit, part.texts(), config.vocabulary_size)
+    row, other = encode_corpus(part, vocabulary), encode_corpus(held, vocabulary)
     blueprint = LanguageBlueprint(
         column=column,
         vocabulary=vocabulary,
         architecture=architecture(config),
         **_embedding(config),
         label_smoothing=config.label_smoothing,
+        ends=row.documents > 1,
     )
-    row, other = encode_corpus(part, vocabulary), encode_corpus(held, vocabulary)
     seed = config.seed if config.vary_bptt else None
     return Prepared(
         blueprint,
@@ -78,6 +84,7 @@ def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
             "valid_tokens": other.count - 1,
             "vocabulary": vocabulary.size,
         },
+        notes=corpus.notes,
     )
 
 
@@ -152,8 +159,13 @@ def _parts(corpus: Corpus, config: Config) -> tuple[Corpus, Corpus]:
 
 
 def _held_pairs(valid: Any, config: Config, like: Pairs) -> Pairs:
-    if isinstance(valid, tuple):
-        return open_pairs(*valid) if len(valid) == 2 else open_pairs(valid, None)
+    if isinstance(valid, tuple) and len(valid) == 2:
+        return open_pairs(*valid)
+    if is_lines(valid) and config.valid_target is None:
+        raise ConfigError(
+            "preparing to translate", expected="valid_target= beside valid=, the translations to validate on",
+            got=f"valid={valid!r}"[:80] + " alone", hint="valid_target= a text file of as many lines",
+        )  # fmt: skip
     if config.valid_target is not None:
         return open_pairs(valid, config.valid_target)
     return open_pairs(valid, like.columns[1], like.columns[0])

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tidegate.data.output import check_place
 from tidegate.files import write_atomically
 from tidegate.report import figures
 from tidegate.report.document import document
@@ -33,7 +34,8 @@ class Aligned(Protocol):
 
 
 def write_alignments(path: Path, alignments: Sequence[Aligned]) -> None:
-    """Write a page with a picture of each alignment, whole or not at all."""
+    """Write a page with a picture of each alignment, whole or not at all; raise where there is no place for it."""
+    check_place(f"drawing alignments into {path}", path)
     write_atomically(path, alignments_page(alignments).encode(errors="backslashreplace"))
 
 

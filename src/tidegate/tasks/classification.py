@@ -55,7 +55,7 @@ class ConfusionCounts:
 
 
 class Classification(Task):
-    """One of several classes per sequence (D1). Predictions are logits [B, C]; the loss is `objective`, in nats."""
+    """One of several classes per sequence. Predictions are logits [B, C]; the loss is `objective`, in nats."""
 
     task: Literal["classification"] = "classification"
     target: str
@@ -85,7 +85,7 @@ class Classification(Task):
 
 
 class Tagging(Classification):
-    """One of several classes per step (D3). Predictions are logits [B, T, C]; steps without a tag are left out."""
+    """One of several classes per step. Predictions are logits [B, T, C]; steps without a tag are left out."""
 
     task: Literal["tagging"] = "tagging"  # type: ignore[assignment]
 
@@ -134,7 +134,7 @@ class LabelCounts:
 
 
 class MultiLabel(Task):
-    """Any of several yes/no labels per sequence (D1). Predictions are logits [B, C]; the loss is a mean over labels."""
+    """Any of several yes/no labels per sequence. Predictions are logits [B, C]; the loss is a mean over labels."""
 
     task: Literal["multilabel"] = "multilabel"
     targets: tuple[str, ...]

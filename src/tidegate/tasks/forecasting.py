@@ -12,7 +12,7 @@ from tidegate.tasks.regression import NumberTask
 
 
 class Forecasting(NumberTask):
-    """Several columns, `horizon` steps ahead (D4). Predictions are [B, S, C, P], see `NumberTask`.
+    """Several columns, `horizon` steps ahead. Predictions are [B, S, C, P], see `NumberTask`.
 
     With a point loss they are the point forecast, then each quantile; the loss = point loss + the mean pinball loss
     over quantiles. A missing truth counts nothing.

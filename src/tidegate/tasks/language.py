@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tidegate.data.streams import TextBatch
 from tidegate.data.subwords import AnyVocabulary
+from tidegate.data.vocabulary import END, UNKNOWN
 from tidegate.nn.decoder import Decoder, Decoding
 from tidegate.nn.states import StackState, refilled, tensors_of
 from tidegate.tasks.network import Architecture, Carried, Trainable
@@ -28,6 +29,12 @@ class LanguageBlueprint(BaseModel):
     embedding_dropout: float = 0.0
     tied: bool
     label_smoothing: float = 0.0
+    ends: bool = True
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Tokens that are not written: what is unknown, and an end where training had none to learn."""
+        return (UNKNOWN,) if self.ends else (UNKNOWN, END)
 
     def network(self) -> LanguageNetwork:
         """Build the network with fresh weights from torch's random state."""

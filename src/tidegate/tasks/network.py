@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tidegate.cells import CELLS
+from tidegate.cells import CELLS, FRAME_CELLS
 from tidegate.data.batch import Batch
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
@@ -57,15 +57,17 @@ class Architecture(BaseModel):
         return self.hidden_size * (1 + self.bidirectional) * (self.layers if self.connection == "skip" else 1)
 
     def recurrent(self, width: int) -> Recurrent:
-        """Build the recurrent layers for `width` inputs; raise `ConfigError` for a cell that reads more than x."""
-        kind = CELLS[self.cell]
-        if kind.inputs:
+        """Build the recurrent layers for `width` inputs; raise `ConfigError` for a cell that reads anything else."""
+        others = CELLS[self.cell].inputs if self.cell not in FRAME_CELLS else ()
+        reads = f"{' and '.join(others)} too" if others else "frames" if self.cell in FRAME_CELLS else ""
+        if reads:
             raise ConfigError(
                 "building the network",
                 expected="a cell that reads the columns alone",
-                got=f"cell={self.cell!r}, which reads {' and '.join(kind.inputs)} too",
+                got=f"cell={self.cell!r}, which reads {reads}",
                 hint="tg.nn.Recurrent takes it, and what it reads by name",
             )
+        kind = CELLS[self.cell]
         inside = {name: getattr(self, name) for name in _OF_CELLS}
         cell = kind(width, self.hidden_size, init=self.init or None, **inside)
         return Recurrent(

@@ -142,7 +142,7 @@ class NumberTask(Task):
 
 
 class Regression(NumberTask):
-    """One or several numbers per sequence (D2). Predictions are [B, C·P], see `NumberTask`."""
+    """One or several numbers per sequence. Predictions are [B, C·P], see `NumberTask`."""
 
     task: Literal["regression"] = "regression"
 
