@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trials import adding, copying, images, music, order, reber, reversal, text
+from trials import adding, copying, images, music, order, reber, reversal, tail, text
 from trials.arms import Task
 
 TASKS: dict[str, Task] = {
@@ -12,6 +12,7 @@ TASKS: dict[str, Task] = {
     **reber.TASKS,
     "reversal": reversal.TASK,
     **images.TASKS,
+    "digits-tail": tail.TASK,
     "chorales": music.TASK,
     **text.TASKS,
 }

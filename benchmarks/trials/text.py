@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,7 +69,9 @@ class Text(Problem):
 
     def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         width, tokens = self.sizes
-        return Speaker(self, tg.nn.Decoder(tg.nn.Recurrent(cell(width, hidden, **inside), **around), tokens))
+        dropped = around.pop("embedding_dropout", 0.0)
+        layer = tg.nn.Recurrent(cell(width, hidden, **inside), **around)
+        return Speaker(self, tg.nn.Decoder(layer, tokens, embedding_dropout=dropped))
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
         return tokens_loss(prediction, batch.y)
@@ -82,8 +85,10 @@ _SHORT = {"epochs": 10, "lr": 3e-3, "optimizer": "adamw", "clip_norm": 1.0}
 _LITTLE = {"epochs": 15, "lr": 3e-3, "optimizer": "adamw", "clip_norm": 1.0}
 
 
-def _little(name: str, **inside: Any) -> Arm:
-    return Arm(name, hidden=128, inside=inside, settings=_LITTLE)
+def _little(
+    name: str, around: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None, **inside: Any
+) -> Arm:
+    return Arm(name, hidden=128, inside=inside, around=around or {}, settings={**_LITTLE, **(settings or {})})
 
 
 TASKS = {
@@ -107,6 +112,8 @@ TASKS = {
             _little("LSTM"),
             _little("LSTM, zoneout", zoneout=(0.1, 0.02)),
             _little("LSTM, variational dropout", variational_dropout=0.1),
+            _little("LSTM, embedding dropout", around={"embedding_dropout": 0.1}),
+            _little("LSTM, AR and TAR", settings={"activation_l2": 2.0, "activation_slowness": 1.0}),
         ),
         (
             Row("zoneout", "LSTM", "LSTM, zoneout", "permuted MNIST: 89.8 to 93.1 % (Krueger et al. 2017) [M]"),
@@ -115,6 +122,13 @@ TASKS = {
                 "LSTM",
                 "LSTM, variational dropout",
                 "words of PTB, perplexity: 82.7 to 79.7 (Gal & Ghahramani 2016) [M]",
+            ),
+            Row("embedding dropout", "LSTM", "LSTM, embedding dropout"),
+            Row(
+                "activation regularisation",
+                "LSTM",
+                "LSTM, AR and TAR",
+                "words of PTB, perplexity, LSTM: 72.0 to 68.7 (Merity, McCann & Socher 2017) [M]",
             ),
         ),
     ),

@@ -1,0 +1,35 @@
+"""Rare digits: how many there are, and that each arm learns by its loss and decides by its scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from trials.images import digits
+from trials.tail import RATIO, TASK, rare
+
+NOWHERE = Path()
+
+
+def test_classes_become_rarer_by_the_same_factor_and_validation_is_that_of_all_digits() -> None:
+    counts = np.bincount(rare()["train"][1])
+    assert counts[0] / counts[9] >= RATIO * 0.8
+    np.testing.assert_allclose(counts[1:] / counts[:-1], RATIO ** (-1 / 9), rtol=0.2)
+    assert rare()["valid"] is digits()["valid"]
+
+
+def test_arms_train_by_their_own_loss_and_are_judged_alike() -> None:
+    batch = next(iter(TASK.problem.valid(NOWHERE, 1).batches(0)))
+    losses = {}
+    for arm in TASK.arms:
+        torch.manual_seed(0)
+        model = TASK.problem.network(arm.kind, arm.hidden, dict(arm.inside), dict(arm.around))
+        losses[arm.name] = model.train().loss(batch, model(batch))[0].item()
+        prediction = model.eval()(batch)
+        plain = F.cross_entropy(prediction, batch.y, reduction="sum")
+        torch.testing.assert_close(model.loss(batch, prediction)[0], plain)
+    after = losses.pop("GRU, logit adjustment afterwards")
+    assert after == losses["GRU"]
+    assert len(set(losses.values())) == len(losses)
