@@ -68,9 +68,11 @@ def find_rate(
     `result.suggested` is the rate at which the loss falls fastest. Everything else is as in `fit`, whose options it
     takes; `out` names an HTML page to draw the curve into. See `train.finder.find_rate`.
     """
-    if out is not None:
-        check_place(f"drawing the curve into {out}", Path(out), data)
     merged, held = _options(config, options, {"target": target, "id": id, "time": time}, valid)
+    if out is not None:
+        targets = [target] if isinstance(target, str) else list(target or ())
+        for source in (data, held, config, merged.get("valid_target"), *targets):
+            check_place(f"drawing the curve into {out}", Path(out), source)
     found = test_rates(data, make_config(merged), valid=held, low=low, high=high, steps=steps)
     if out is not None:
         from tidegate.report.rates import rates_page

@@ -20,7 +20,7 @@ from tidegate.tasks.classification import Classification, MultiLabel
 from tidegate.tasks.forecast_network import ForecastNetwork
 from tidegate.tasks.forecasting import Forecasting
 from tidegate.tasks.language import LanguageBlueprint
-from tidegate.tasks.network import Architecture, Network, SequenceNetwork, StepNetwork
+from tidegate.tasks.network import Architecture, CarryingNetwork, Network, SequenceNetwork, StepNetwork
 from tidegate.tasks.regression import Regression
 from tidegate.tasks.targets import scaled_steps, sequence_classes, sequence_numbers, step_classes
 from tidegate.tasks.translation import TranslationBlueprint
@@ -44,7 +44,9 @@ class Blueprint(BaseModel):
         if isinstance(self.task, Forecasting):
             known = (self.known.width, self.known.cardinalities) if self.known else (0, ())
             return ForecastNetwork(self.architecture, self.task, width, cards, *known)
-        kind = StepNetwork if self.task.per_step else SequenceNetwork
+        kind: type[SequenceNetwork | StepNetwork] = SequenceNetwork
+        if self.task.per_step:
+            kind = CarryingNetwork if self.architecture.carries else StepNetwork
         return kind(self.architecture, self.task, width, cards)
 
     def check(self, table: Table) -> list[str]:

@@ -29,9 +29,6 @@ TEXT_TASKS: dict[str, dict[str, Any]] = {
 _MOST = 10**9
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
-_MESSAGES = {"Input should be ": "", "Value error, ": ""}
-"""What pydantic's complaints begin with, and an error of ours does without."""
-
 
 LossName = Literal[
     "cross_entropy", "focal", "ldam", "mse", "mae", "huber", "quantile",
@@ -189,10 +186,9 @@ def make_config(options: dict[str, Any], doing: str = "reading the options") -> 
         name, *within = map(str, first["loc"])
         # A key of `kinds` says where; which of several types was tried says nothing to a user.
         key = f".{within[0]}" if name == "kinds" and within else ""
-        expected = first["msg"]
-        for prefix, ours in _MESSAGES.items():
-            expected = expected.replace(prefix, ours)
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         default = Config.model_fields[name].get_default(call_default_factory=True)
+        default = TEXT_TASKS.get(str(options.get("task")), {}).get(name, default)
         hint = "leave it out" if default in (None, (), {}) else f"{name}={default!r}, the default"
         raise ConfigError(f"{doing}: {name}{key}", expected=expected, got=repr(first["input"]), hint=hint) from None
 

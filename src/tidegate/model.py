@@ -16,22 +16,23 @@ from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
 from tidegate.data.horizon import future, steps_with_truth
 from tidegate.data.infer import TIMESTAMP
-from tidegate.data.loader import Forecasts, Loader
+from tidegate.data.loader import Forecasts, Loader, Sequences
 from tidegate.data.restore import restored
 from tidegate.data.schema import check_columns
 from tidegate.data.source import Source, open_source
+from tidegate.data.spans import Spans
 from tidegate.data.table import Table, load_table
 from tidegate.data.windows import window_origins
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.base import Accumulator
 from tidegate.tasks.forecasting import Forecasting
-from tidegate.tasks.network import Network
+from tidegate.tasks.network import CarryingNetwork, Network
 from tidegate.tasks.targets import labelled
 from tidegate.train.evaluation import evaluate, predictions
 from tidegate.trained import TrainedModel
 
 _BATCH, _STEPS = 256, 1 << 20
-"""Sequences that are read at once, and their steps, padding included, unless a single one has more."""
+"""Sequences that are read at once, and their steps, padding included."""
 
 
 class Model(TrainedModel[Blueprint]):
@@ -56,8 +57,7 @@ class Model(TrainedModel[Blueprint]):
             # What is to be predicted is not looked at: it may be absent, or filled with anything.
             table, source = self._read(data, without=self.blueprint.plan.targets)
             self._check_names(table)
-            encoded = Encoded(table, self.blueprint.features)
-            loader = self.blueprint.loader(encoded, np.arange(len(table.ids)), _at_once(table), targets=False)
+            loader = self._sequences(table, np.arange(len(table.ids)), targets=False)
             per_step = self.blueprint.task.per_step
             frame = self._per_step(table, loader) if per_step else self._per_sequence(table, loader)
         return _as_given(frame, table, source)
@@ -72,7 +72,7 @@ class Model(TrainedModel[Blueprint]):
         self._check_names(table)
         loader = self._truth_loader(table, start)
         maker, task = loader.maker, self.blueprint.task
-        if not isinstance(task, Forecasting) or not isinstance(maker, Forecasts):
+        if not isinstance(task, Forecasting) or not isinstance(loader, Loader) or not isinstance(maker, Forecasts):
             raise ConfigError(
                 "back-testing", expected="a model of forecasts", got=task.task, hint="model.evaluate(data)"
             )
@@ -109,8 +109,21 @@ class Model(TrainedModel[Blueprint]):
         self._check_names(table)
         return evaluate(self.network, self._truth_loader(table, start), f"evaluating on {table.name}")
 
-    def _truth_loader(self, table: Table, start: Any) -> Loader:
-        encoded = Encoded(table, self.blueprint.features)
+    def _sequences(self, table: Table, chosen: np.ndarray, *, targets: bool) -> Loader | Spans:
+        """Return batches of the chosen sequences, of so many steps that memory does not grow with their length.
+
+        A network that cannot carry its state on reads sequences whole.
+        """
+        longest = int(np.diff(table.offsets).max(initial=1))
+        encoded, carries = Encoded(table, self.blueprint.features), isinstance(self.network, CarryingNetwork)
+        rows = _BATCH if carries else max(1, min(_BATCH, _STEPS // max(longest, 1)))
+        loader = self.blueprint.loader(encoded, chosen, rows, targets=targets)
+        if not carries or longest <= _STEPS // rows:
+            return loader
+        assert isinstance(loader.maker, Sequences)
+        return Spans(loader.maker, rows, _STEPS // rows)
+
+    def _truth_loader(self, table: Table, start: Any) -> Loader | Spans:
         task = self.blueprint.task
         targets = self.blueprint.plan.targets
         check_columns(table, targets, "targets")
@@ -120,7 +133,7 @@ class Model(TrainedModel[Blueprint]):
             scored = np.arange(len(table.ids)) if task.per_step else np.flatnonzero(labelled(table, targets))
             if len(scored) < len(table.ids):
                 self.notes.append(f"{len(table.ids) - len(scored)} of {len(table.ids)} sequences have no target")
-            return self.blueprint.loader(encoded, scored, _at_once(table))
+            return self._sequences(table, scored, targets=True)
         begin = np.zeros(len(table.ids), np.int64) if start is None else _steps_before(table, start)
         windows = window_origins(
             table.offsets, begin, steps_with_truth(table, task.targets), task.horizon, min(task.lookback, task.horizon)
@@ -132,7 +145,7 @@ class Model(TrainedModel[Blueprint]):
                 got=f"a longest series of {int(np.diff(table.offsets).max())} steps",
                 hint="more rows",
             )
-        return self.blueprint.forecasts(encoded, windows, _BATCH)
+        return self.blueprint.forecasts(Encoded(table, self.blueprint.features), windows, _BATCH)
 
     def _read(self, data: Any, without: tuple[str, ...] = ()) -> tuple[Table, Source | None]:
         if isinstance(data, Table):
@@ -145,18 +158,23 @@ class Model(TrainedModel[Blueprint]):
     def _check_names(self, table: Table) -> None:
         self.notes = list(table.notes) + self.blueprint.check(table)
 
-    def _run(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
+    def _run(self, loader: Loader | Spans) -> Iterator[tuple[Batch, Tensor]]:
         return predictions(self.network, loader)
 
-    def _per_sequence(self, table: Table, loader: Loader) -> pl.DataFrame:
+    def _per_sequence(self, table: Table, loader: Loader | Spans) -> pl.DataFrame:
         parts = [self.network.task.decode(prediction) for _, prediction in self._run(loader)]
         return _beside({table.id_name or "sequence": table.ids}, _joined(parts))
 
-    def _per_step(self, table: Table, loader: Loader) -> pl.DataFrame:
-        parts = []
+    def _per_step(self, table: Table, loader: Loader | Spans) -> pl.DataFrame:
+        parts, places = [], [np.empty(0, np.int64)]
+        first = width = 0
         for batch, prediction in self._run(loader):
-            real = torch.arange(prediction.shape[1], device=prediction.device) < batch.lengths[:, None]
+            first, width = 0 if batch.begins else first + width, prediction.shape[1]
+            real = torch.arange(width, device=prediction.device) < batch.lengths[:, None]
+            steps = table.offsets[batch.rows.cpu().numpy()][:, None] + first + np.arange(width)
+            places.append(steps[real.cpu().numpy()])
             parts.append(self.network.task.decode(prediction[real]))
+        order = np.argsort(np.concatenate(places), kind="stable")
         lengths = np.diff(table.offsets)
         keys: dict[str, Any] = {
             table.id_name or "sequence": pl.Series(table.ids).gather(np.repeat(np.arange(len(lengths)), lengths))
@@ -165,7 +183,7 @@ class Model(TrainedModel[Blueprint]):
             keys[table.time_name] = _times(table)
         else:
             keys["step"] = np.concatenate([np.arange(n) for n in lengths]) if len(lengths) else []
-        return _beside(keys, _joined(parts))
+        return _beside(keys, {name: values[order] for name, values in _joined(parts).items()})
 
     def _forecast(self, table: Table) -> pl.DataFrame:
         task = self.blueprint.task
@@ -188,11 +206,6 @@ class Model(TrainedModel[Blueprint]):
             keys[table.time_name] = _times(ahead.table).gather(rows)
         keys["step"] = np.tile(np.arange(1, task.horizon + 1), len(table.ids))
         return _beside(keys, {k: v.reshape(-1) for k, v in decoded.items()})
-
-
-def _at_once(table: Table) -> int:
-    longest = int(np.diff(table.offsets).max(initial=1))
-    return max(1, min(_BATCH, _STEPS // longest))
 
 
 def _times(table: Table) -> pl.Series:

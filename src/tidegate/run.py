@@ -83,6 +83,7 @@ def _train(
     seed_everything(config.seed)
     prepared = _prepared(data, config, valid)
     network = prepared.blueprint.network()
+    notes = prepared.notes + _without_effect(prepared.config) + idle_noise(network)
     result = fit(
         network,
         prepared.train,
@@ -94,7 +95,7 @@ def _train(
     )
     network.cpu().eval()
     model = make_model(prepared.blueprint, network, dict(result.metrics))
-    model.notes = prepared.notes + _without_effect(prepared.config) + idle_noise(network)
+    model.notes = notes
     return Trained(model, result, prepared, list(model.notes))
 
 

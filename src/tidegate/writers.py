@@ -84,8 +84,9 @@ class TextGenerator(TrainedModel[LanguageBlueprint]):
         """
         _no_start(start)
         column = self.blueprint.column
-        row = encode_corpus(open_corpus(data, column), self.blueprint.vocabulary)
-        self.notes = _unknown(row.unknown, row.count - 1)
+        corpus = open_corpus(data, column)
+        row = encode_corpus(corpus, self.blueprint.vocabulary)
+        self.notes = corpus.notes + _unknown(row.unknown, row.count - 1)
         figures, _ = evaluate(self.network, Streams(row, 1, _WINDOW), "evaluating a text")
         nats = figures["loss"] * (row.count - 1)
         return {**figures, "bits_per_character": nats / math.log(2) / row.characters}

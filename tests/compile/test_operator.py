@@ -63,7 +63,7 @@ def test_outputs_may_be_changed_in_place_before_the_reverse(backend: str) -> Non
 
 
 def test_kernels_live_as_long_as_the_cell_or_a_gradient_that_needs_them() -> None:
-    cell = GRU(4, 3)
+    cell = GRU(4, 23)  # of a size that no other test has: kernels are shared
     weight = cell.weight_ih
     y = unroll(cell, torch.randn(2, 5, 4), backend="llvm")[0]
     key = kernel_of(cell).key
@@ -92,4 +92,8 @@ def test_cells_whose_steps_are_alike_share_a_kernel_and_no_others_do(monkeypatch
     others += [kernel(Elman(4, 3, activation=name)) for name in ("tanh", "relu", "leaky_relu")]
     monkeypatch.setenv("TIDEGATE_ISA", "generic")
     others.append(kernel(GRU(4, 3)))
+    wide = GRU(4, 40)  # of several panels, which are of another width on the other kind of machine
+    others.append(kernel(wide))
+    monkeypatch.delenv("TIDEGATE_ISA")
+    others += [kernel(GRU(4, 40)), kernel(GRU(4, 41))]
     assert len({id(each) for each in (first, *others)}) == len(others) + 1

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,9 +105,15 @@ def test_what_is_never_written_has_no_share_of_the_probabilities() -> None:
     written = made.write(SOURCE, lengths=LENGTHS, steps=9, never=(never, END), draw=Draw(temperature=5.0))
     assert written.lengths.tolist() == [9, 9]
     assert not (written.tokens == never).any()
-    for wrong in ((TOKENS,), range(TOKENS), ("a",)):
-        with pytest.raises(ConfigError, match="never to leave some of the decoder's 4 tokens"):
+    listed = made.write(SOURCE, lengths=LENGTHS, steps=6, never=[never])
+    for same_tokens in (iter([never]), np.array([never]), {never}):
+        again = made.write(SOURCE, lengths=LENGTHS, steps=6, never=same_tokens)  # type: ignore[arg-type]
+        assert torch.equal(again.tokens, listed.tokens)
+    for wrong in ((TOKENS,), range(TOKENS), ("a",), 2.5, [True], [-1]):
+        with pytest.raises(ConfigError, match="never to name some of the decoder's 4 tokens, and to leave one"):
             made.write(SOURCE, lengths=LENGTHS, steps=6, never=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"expected an end that may be written; got end=1, never=\[1\]"):
+        made.search(SOURCE, lengths=LENGTHS, steps=STEPS, width=2, never=(END,))
 
 
 @torch.no_grad()

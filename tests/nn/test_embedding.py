@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.utils.prune
 
+from tidegate.cells import GRU
 from tidegate.errors import ConfigError, ShapeError
-from tidegate.nn import Embedding
+from tidegate.nn import Decoder, Embedding, Recurrent
 
 TOKENS = torch.tensor([[1, 2, 1], [0, 2, 2]])
+
+
+def test_what_hooks_into_an_embedding_runs_in_a_decoder_too() -> None:
+    decoder = Decoder(Recurrent(GRU(3, 4)), 5)
+    seen: list[torch.Size] = []
+    decoder.embedding.register_forward_hook(lambda module, given, out: seen.append(out.shape))
+    torch.nn.utils.prune.l1_unstructured(decoder.embedding, "weight", 0.5)
+    for _ in range(2):
+        decoder(TOKENS)[0].sum().backward()
+    assert seen == [(2, 3, 3)] * 2
 
 
 def test_without_dropout_or_in_evaluation_it_is_torchs() -> None:

@@ -33,9 +33,9 @@ class _Watched(dict[str, Any]):
 def idle_noise(model: nn.Module) -> list[str]:
     """Return a note on each kind of noise that a cell of the model has a rate of, and that its step never reads.
 
-    Cells that read more than x are left out.
+    Cells that read frames, or more than x, are left out.
     """
-    cells = [cell for cell in model.modules() if isinstance(cell, Cell) and not cell.inputs]
+    cells = [cell for cell in model.modules() if isinstance(cell, Cell) and not (cell.inputs or cell.space_sizes)]
     return list(dict.fromkeys(note for cell in cells for note in _notes(cell)))
 
 

@@ -70,7 +70,7 @@ def parse(name: str) -> Initialiser:
             "reading init=",
             expected="a name, or a name and one number, as in 'chrono:784'",
             got=f"{name!r}: {error}",
-            hint=f"what {head!r} takes: {(factory.__doc__ or '').strip().splitlines()[0]}",
+            hint=f"what {head!r} takes: {(factory.__doc__ or '').strip().partition(chr(10))[0]}",
         ) from error
 
 

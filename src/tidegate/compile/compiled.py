@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Lock
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -19,7 +20,7 @@ from tidegate.compile.loop import REALS, zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES, unroll_as_node, unroll_now
 from tidegate.compile.program import fingerprint, program
-from tidegate.compile.trace import Found, Traced, UntraceableError, modules, trace
+from tidegate.compile.trace import Found, Hoisted, Traced, UntraceableError, modules, trace
 from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
 
@@ -40,8 +41,10 @@ class _Known:
 
 _TRACED: WeakKeyDictionary[Cell, _Known] = WeakKeyDictionary()
 _WARNED: WeakSet[type[Cell]] = WeakSet()
-_RECENT: deque[Native] = deque(maxlen=64)
-"""Kernels that are kept when their cells are gone: the next copy of a cell, or one of its sizes, need not wait."""
+_RECENT: OrderedDict[str, Native] = OrderedDict()
+_MOST_RECENT = 64
+"""So many kernels, those that were asked for last, are kept when their cells are gone: for the next copies of them."""
+_MAKING = Lock()
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
@@ -251,10 +254,16 @@ def _native(traced: Traced, cell: Cell) -> Native:
     """Return the kernels of a traced step, those of another cell where it does the same."""
     target, dtype = host(), cell.weight_ih.dtype
     key = f"{fingerprint(traced, cell.state_sizes)}-{target.isa}-{dtype}"
-    native = NATIVES.get(key)
-    if native is None:
-        native = NATIVES[key] = Native(key, program(traced, cell.state_sizes), target, dtype)
-        _RECENT.append(native)
+    with _MAKING:
+        native = NATIVES.get(key)
+        if native is None:
+            # What belongs to this cell alone must not live on with the kernels.
+            plan = program(replace(traced, hoisted=Hoisted()), cell.state_sizes)
+            native = NATIVES[key] = Native(key, plan, target, dtype)
+        _RECENT[key] = native
+        _RECENT.move_to_end(key)
+        if len(_RECENT) > _MOST_RECENT:
+            _RECENT.popitem(last=False)
     return native
 
 

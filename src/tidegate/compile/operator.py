@@ -15,7 +15,7 @@ from tidegate.compile.once import without_derivative
 Tensors = Sequence[Tensor]
 
 NATIVES: WeakValueDictionary[str, Native] = WeakValueDictionary()
-"""By the key that the operators are given, for as long as a cell or a gradient needs them."""
+"""By the key that the operators are given, for as long as a cell, a gradient or anything else holds them."""
 
 _LIBRARY: Any = torch.library.Library("tidegate", "FRAGMENT")  # type: ignore[no-untyped-call]
 _GIVEN = "Tensor[] steps, Tensor[] rows, Tensor[] states, Tensor[] fresh, Tensor[] vectors, Tensor[] matrices"

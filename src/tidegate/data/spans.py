@@ -11,17 +11,19 @@ from tidegate.data.loader import Sequences, batch_order
 
 
 class Spans:
-    """Hands out sequences `window` steps at a time: the spans of a batch follow one another, the first `begins`.
+    """Hands out sequences in spans of at most `window` steps: those of a batch follow one another, the first `begins`.
 
-    Which sequences share a batch is decided once, so that every epoch has as many steps; with a seed, batches come in
-    another order every epoch, the same for the same (seed, epoch). A sequence that has ended has length 0.
+    The spans of a batch are equally long, but for what is left to the last. Which sequences share a batch is decided
+    once, so that every epoch has as many steps; with a seed, batches come in another order every epoch, the same for
+    the same (seed, epoch). A sequence that has ended has length 0.
     """
 
     def __init__(self, maker: Sequences, batch_size: int, window: int, seed: int | None = None) -> None:
-        self.maker, self.window, self.seed = maker, window, seed
+        self.maker, self.seed = maker, seed
         self.together = list(batch_order(maker.lengths, batch_size, seed, 0))
-        longest = [int(maker.lengths[chosen].max(initial=1)) for chosen in self.together]
-        self.counts = -(-np.array(longest, np.int64) // window)
+        longest = np.array([int(maker.lengths[chosen].max(initial=1)) for chosen in self.together], np.int64)
+        self.counts = -(-longest // window)
+        self.sizes = -(-longest // np.maximum(self.counts, 1))
 
     @property
     def steps(self) -> int:
@@ -34,5 +36,7 @@ class Spans:
         ends = self.counts[order].cumsum()
         for number in range(start, self.steps):
             place = int(np.searchsorted(ends, number, side="right"))
-            span = number - int(ends[place] - self.counts[order[place]])
-            yield self.maker.make(self.together[order[place]], span * self.window, self.window)
+            batch = order[place]
+            size = int(self.sizes[batch])
+            first = size * (number - int(ends[place] - self.counts[batch]))
+            yield self.maker.make(self.together[batch], first, size)

@@ -29,16 +29,17 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in order, which `pieces` reads from the start whenever it is called; `left_out` were missing."""
+    """Documents in order, which `pieces` reads from the start whenever it is called; `missing` counts what is none."""
 
     name: str
     pieces: Callable[[], Iterator[Piece]]
-    left_out: int = 0
+    missing: Callable[[], int] = lambda: 0
 
     @property
     def notes(self) -> list[str]:
-        """Say how many texts were missing."""
-        return [f"{self.name}: {self.left_out} texts are missing and left out"] if self.left_out else []
+        """Say how many texts were missing and left out."""
+        count = self.missing()
+        return [f"{self.name}: {count} texts are missing and left out"] if count else []
 
     def sizes(self) -> np.ndarray:
         """Return the characters of each document, [N]."""
@@ -94,12 +95,17 @@ def open_corpus(data: Any, column: str | None = None) -> Corpus:
         _refuse_no_file(path)
         return Corpus(path.name, lambda: _file_pieces(path))
     if (listed := as_list(data)) is not None:
-        texts = check_texts([text for text in listed if not _is_missing(text)], "reading texts")
-        return Corpus("texts", lambda: (Piece(text, True) for text in texts), len(listed) - len(texts))
+        missing = [_is_missing(text) for text in listed]
+        checked = check_texts(["" if no else text for no, text in zip(missing, listed, strict=True)], "reading texts")
+        texts = [text for no, text in zip(missing, checked, strict=True) if not no]
+        return Corpus("texts", lambda: (Piece(text, True) for text in texts), lambda: sum(missing))
     source = open_columns(data, column)
     name = text_column(source, column)
-    missing = sum(frame[name].null_count() for frame in source.chunks([name]))
-    return Corpus(source.name, lambda: _column_pieces(source, name), missing)
+    return Corpus(
+        source.name,
+        lambda: _column_pieces(source, name),
+        lambda: sum(frame[name].null_count() for frame in source.chunks([name])),
+    )
 
 
 def as_list(data: Any) -> list[Any] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tidegate.cells.options import is_number
 from tidegate.errors import ConfigError
-from tidegate.nn.decode import Written, evaluating, is_count
+from tidegate.nn.decode import Written, evaluating, is_count, tokens_of
 from tidegate.nn.decoder import Decoder, Decoding, check_decoding
 from tidegate.nn.inputs import check_parts
 from tidegate.shapes import length_mask
@@ -117,15 +117,20 @@ def beam_search(
     At each step the `width` likeliest hypotheses that go on are kept, and each is weighed as it would be if it ended
     there. A row is done when nothing that goes on can still be among its best: exact when `width` leaves none out.
     Tokens that are `never` written have no share of the probabilities. The decoder scores as it does in evaluation.
-    Raises `ConfigError` for numbers that cannot be, `ShapeError` for tokens.
+    Raises `ConfigError` for numbers that cannot be, an `end` among `never` among them, `ShapeError` for tokens.
 
     Source: Sutskever, Vinyals & Le 2014 (1409.3215), section 3.2, scored as in Wu et al. 2016 (see `Penalties`).
     """
     _check(width, steps, count)
     penalties = Penalties() if penalties is None else penalties
     check_parts(DOING, decoder=(decoder, Decoder), penalties=(penalties, Penalties))
-    with evaluating(decoder, first, end, never):
-        return _search(decoder, first, check_decoding(DOING, before), width, steps, end, list(never), penalties, count)
+    banned = tokens_of(DOING, never, decoder.tokens)
+    if end in banned:
+        raise ConfigError(
+            DOING, expected="an end that may be written", got=f"end={end}, never={banned}", hint="never=()"
+        )
+    with evaluating(decoder, first, end):
+        return _search(decoder, first, check_decoding(DOING, before), width, steps, end, banned, penalties, count)
 
 
 def _search(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -84,22 +85,27 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def tokens_of(doing: str, never: Sequence[int], count: int) -> list[int]:
+    """Return tokens that are never written, or raise `ConfigError` unless they are some of `count`, and not all."""
+    banned = list(never) if isinstance(never, Iterable) and not isinstance(never, str) else [never]
+    numbers = [int(token) for token in banned if isinstance(token, Integral) and not isinstance(token, bool)]
+    if len(numbers) < len(banned) or not all(0 <= n < count for n in numbers) or len({*numbers}) == count:
+        raise ConfigError(
+            doing, expected=f"never to name some of the decoder's {count} tokens, and to leave one", got=f"{banned!r}",
+            hint="never=(1,)",
+        )  # fmt: skip
+    return numbers
+
+
 @contextmanager
-def evaluating(decoder: Decoder, first: Tensor, end: int | None, never: Sequence[int]) -> Iterator[None]:
-    """Check what a sequence begins and ends with and never has; let the decoder be in evaluation, without gradients."""
+def evaluating(decoder: Decoder, first: Tensor, end: int | None) -> Iterator[None]:
+    """Check what a sequence begins and ends with, and let the decoder be in evaluation, without gradients."""
     check_tokens("writing with a decoder", first, 1)
     check_range("writing with a decoder", first, decoder.tokens)
     if end is not None and not (isinstance(end, int) and 0 <= end < decoder.tokens):
         raise ConfigError(
             "writing with a decoder", expected=f"end to be one of the decoder's {decoder.tokens} tokens",
             got=repr(end), hint="end=1",
-        )  # fmt: skip
-    if not all(isinstance(token, int) and 0 <= token < decoder.tokens for token in never) or (
-        len({*never}) == decoder.tokens
-    ):
-        raise ConfigError(
-            "writing with a decoder", expected=f"never to leave some of the decoder's {decoder.tokens} tokens",
-            got=repr(never), hint="never=(1,)",
         )  # fmt: skip
     with modes_kept(decoder), torch.no_grad():
         decoder.eval()
@@ -123,17 +129,18 @@ def write(
     """Write up to `steps` tokens after the tokens `first` [B], until each row has written `end`.
 
     Tokens that are `never` written have no share of the probabilities. The decoder writes as it does in evaluation,
-    whatever mode it is in. Raises `ConfigError` for an `end` that is no token or steps that are no number, `ShapeError`
-    for tokens that are none.
+    whatever mode it is in. Raises `ConfigError` for an `end` or a `never` that is no token, where nothing is left to
+    write, or for steps that are no number, `ShapeError` for tokens that are none.
     """
     check_parts("writing with a decoder", decoder=(decoder, Decoder), draw=(draw, Draw))
     if not is_count(steps):
         raise ConfigError(
             "writing with a decoder", expected="steps, a whole number of at least 1", got=repr(steps), hint="steps=50"
         )
-    with evaluating(decoder, first, end, never):
+    banned = tokens_of("writing with a decoder", never, decoder.tokens)
+    with evaluating(decoder, first, end):
         before = check_decoding("writing with a decoder", before)
-        return _write(decoder, first, before, steps, end, list(never), draw, generator)
+        return _write(decoder, first, before, steps, end, banned, draw, generator)
 
 
 def _write(

@@ -165,7 +165,7 @@ class Decoder(nn.Module):
         return torch.stack(logits, 1), torch.stack(weights, 1) if weights else None, now
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        return self._dropped(self.embedding.vectors(tokens))
+        return self._dropped(self.embedding(tokens, checked=True))
 
     def _attended(self, outputs: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None]:
         """Return what is scored, and the weights."""

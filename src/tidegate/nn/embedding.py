@@ -29,13 +29,11 @@ class Embedding(nn.Embedding):
         super().__init__(check_size(self, "tokens", tokens), check_size(self, "size", size), device=device, dtype=dtype)
         self.dropout = probability("building Embedding", dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        check_tokens("embedding tokens", tokens)
-        check_range("embedding tokens", tokens, self.num_embeddings)
-        return self.vectors(tokens)
-
-    def vectors(self, tokens: Tensor) -> Tensor:
-        """Return what `forward` does for tokens that have been checked."""
+    def forward(self, tokens: Tensor, *, checked: bool = False) -> Tensor:
+        """Return the vectors; tokens that the caller has `checked` are not looked at again."""
+        if not checked:
+            check_tokens("embedding tokens", tokens)
+            check_range("embedding tokens", tokens, self.num_embeddings)
         tokens = tokens.long()
         vectors = F.embedding(tokens, self.weight)
         if not self.training or not self.dropout:

@@ -228,7 +228,7 @@ class Seq2Seq(nn.Module):
         if lengths is not None:
             source = zero_padding(source, check_lengths(lengths, *source.shape).to(source.device))
         check_range("encoding a source", source, self.embedding.num_embeddings)
-        x = self.embedding.vectors(source)
+        x = self.embedding(source, checked=True)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 

@@ -24,6 +24,7 @@ def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepare
         ignore=config.ignore,
         horizon=config.horizon,
     )
+    forward_only = config.bidirectional is None and plan.task == "tagging" and config.bptt_steps is not None
     config = config.model_copy(
         update={
             "task": plan.task,
@@ -37,17 +38,20 @@ def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepare
         for each in (table, *(() if valid is None else (valid,))):
             check_counts(each, plan.targets)
     build = prepare_forecasts if plan.task == "forecasting" else prepare_sequences
-    return build(table, config, plan, valid)
+    prepared = build(table, config, plan, valid)
+    if forward_only:
+        prepared.notes.append(f"layers run forward only, so that {config.bptt_steps} steps can be read at a time")
+    return prepared
 
 
 def _both_ways(config: Config, task: str) -> bool:
     """Return whether layers run backward too: where tags are asked for, unless a step knows only what is behind it."""
     spanned = task == "tagging" and config.bptt_steps is not None
-    if spanned and config.bidirectional:
+    if spanned and (config.bidirectional or config.batch_norm > 1):
         raise ConfigError(
-            f"training on {config.bptt_steps} steps at a time",
-            expected="layers that run forward, whose state can be carried on",
-            got="bidirectional=True",
-            hint="leave it out, or train with recompute=True, which takes whole sequences in little memory",
+            f"training on bptt_steps={config.bptt_steps} at a time",
+            expected="layers that run forward and do the same at every step: their state is carried on",
+            got="bidirectional=True" if config.bidirectional else f"batch_norm={config.batch_norm}",
+            hint="leave it out, or bptt_steps; recompute=True takes whole sequences in little memory",
         )
     return task == "tagging" and not spanned if config.bidirectional is None else config.bidirectional

@@ -61,6 +61,7 @@ def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
     config = config.model_copy(update={"bptt_steps": window})
     corpus = open_corpus(data, column)
     part, held = _parts(corpus, config) if valid is None else (corpus, open_corpus(valid, column))
+    notes = corpus.notes + ([] if valid is None else held.notes)
     vocabulary = fit_vocabulary(config.unit, part.texts(), config.vocabulary_size)
     row, other = encode_corpus(part, vocabulary), encode_corpus(held, vocabulary)
     blueprint = LanguageBlueprint(
@@ -84,7 +85,7 @@ def prepare_generation(data: Any, config: Config, valid: Any) -> Prepared:
             "valid_tokens": other.count - 1,
             "vocabulary": vocabulary.size,
         },
-        notes=corpus.notes,
+        notes=notes,
     )
 
 

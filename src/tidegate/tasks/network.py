@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,7 @@ from tidegate.data.batch import Batch
 from tidegate.errors import ConfigError
 from tidegate.nn.recurrent import Recurrent
 from tidegate.nn.regularise import Regulariser
-from tidegate.nn.states import refilled, tensors_of
+from tidegate.nn.states import StackState, refilled, tensors_of
 from tidegate.shapes import last_real_step, length_mask
 from tidegate.tasks.base import Accumulator, Task
 
@@ -52,22 +52,32 @@ class Architecture(BaseModel):
     channels: Literal["shared", "joint"] = "shared"
 
     @property
+    def carries(self) -> bool:
+        """Whether the layers can go on from a state: forward only, and the same at every step."""
+        return not self.bidirectional and self.batch_norm <= 1
+
+    @property
     def output_size(self) -> int:
         """How wide the output of the recurrent layers is."""
         return self.hidden_size * (1 + self.bidirectional) * (self.layers if self.connection == "skip" else 1)
 
     def recurrent(self, width: int) -> Recurrent:
         """Build the recurrent layers for `width` inputs; raise `ConfigError` for a cell that reads anything else."""
-        others = CELLS[self.cell].inputs if self.cell not in FRAME_CELLS else ()
-        reads = f"{' and '.join(others)} too" if others else "frames" if self.cell in FRAME_CELLS else ""
-        if reads:
+        if self.cell in FRAME_CELLS:
+            raise ConfigError(
+                "building the network",
+                expected="a cell that reads vectors",
+                got=f"cell={self.cell!r}, which reads frames",
+                hint="tg.nn.Recurrent takes it; for columns, a cell such as gru",
+            )
+        kind = CELLS[self.cell]
+        if kind.inputs:
             raise ConfigError(
                 "building the network",
                 expected="a cell that reads the columns alone",
-                got=f"cell={self.cell!r}, which reads {reads}",
+                got=f"cell={self.cell!r}, which reads {' and '.join(kind.inputs)} too",
                 hint="tg.nn.Recurrent takes it, and what it reads by name",
             )
-        kind = CELLS[self.cell]
         inside = {name: getattr(self, name) for name in _OF_CELLS}
         cell = kind(width, self.hidden_size, init=self.init or None, **inside)
         return Recurrent(
@@ -180,13 +190,7 @@ class SequenceNetwork(Network):
 
 
 class StepNetwork(Network):
-    """Columns → recurrent layers → dropout → linear: a prediction for every step.
-
-    It `carries`: `network(batch, carried)` returns the predictions [B, T, C] and the tensors of the layers' state, to
-    go on from with a batch that does not begin.
-    """
-
-    carries = True
+    """Columns → recurrent layers → dropout → linear: a prediction for every step, [B, T, C]."""
 
     def __init__(self, architecture: Architecture, task: Task, width: int, cardinalities: tuple[int, ...]) -> None:
         super().__init__(task)
@@ -195,11 +199,27 @@ class StepNetwork(Network):
         self.dropout = nn.Dropout(architecture.dropout)
         self.head = _head(task, self.recurrent.output_size)
 
+    def forward(self, batch: Batch) -> Any:
+        return self.after(batch, None)[0]
+
+    def after(self, batch: Batch, before: StackState | None) -> tuple[Tensor, StackState]:
+        """Return the predictions that follow the state `before`, and the state after them."""
+        x, after = self.recurrent(self.columns(batch.dense, batch.codes), before, lengths=batch.lengths)
+        return self.head(self.dropout(x)), after
+
+
+class CarryingNetwork(StepNetwork):
+    """A `StepNetwork` that `carries`: `network(batch, carried)` also returns the tensors of the layers' state.
+
+    They are what it goes on from with the next batch, unless that begins.
+    """
+
+    carries = True
+
     def forward(self, batch: Batch, carried: Carried | None = None) -> tuple[Tensor, Carried]:
-        layer = self.recurrent
-        before = None if carried is None else refilled(layer.initial_state(1), carried)
-        x, after = layer(self.columns(batch.dense, batch.codes), before, lengths=batch.lengths)
-        return self.head(self.dropout(x)), tuple(tensors_of(after))
+        before = None if carried is None else refilled(self.recurrent.initial_state(1), carried)
+        prediction, after = self.after(batch, before)
+        return prediction, tuple(tensors_of(after))
 
 
 def _head(task: Task, size: int) -> nn.Module:

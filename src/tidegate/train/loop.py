@@ -120,7 +120,7 @@ class _Trainer:
 
     def step(self, batch: Any) -> tuple[Tensor, Tensor | int]:
         """Do one optimizer step on the mean loss; return the sum of losses and their count."""
-        before = self.carry.state
+        before = None if getattr(batch, "begins", True) else self.carry.state
         with self.precision.running(), self.regulariser.watching():
             prediction = self.carry(self.prepared, batch)
         loss, n = self.model.loss(batch, self.precision.full(prediction))

@@ -64,8 +64,8 @@ def emit(
         prepare_slots: tuple[Name, ...] = ()
         first = _changing(plan, states)
     else:
-        prepare_slots = _define_prepare(module, plan, declare_pack(module, real))
-        products = {None: declare_product(module, real)}
+        prepare_slots = _define_prepare(module, plan, declare_pack(module, real, target))
+        products = {None: declare_product(module, real, target)}
         first = []
     writer = _Writer(module, plan, states, real, lanes, products, outputs, partial, saved or {}, first)
     (writer.backward if backward else writer.forward)()

@@ -30,18 +30,23 @@ def compiled(target: Target, real: str) -> dict[str, int]:
         function.linkage = "external"
     addresses = compile_module(str(module), [function.name for function in functions], target).addresses
     for name, address in addresses.items():
-        symbol(f"tidegate_{name}", address)
+        symbol(_shared(name, target), address)
     return addresses
 
 
-def declare_pack(module: ir.Module, real: str) -> ir.Function:
+def declare_pack(module: ir.Module, real: str, target: Target) -> ir.Function:
     """Declare what `define_pack` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), f"tidegate_pack_{real}")
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), _shared(f"pack_{real}", target))
 
 
-def declare_product(module: ir.Module, real: str) -> ir.Function:
+def declare_product(module: ir.Module, real: str, target: Target) -> ir.Function:
     """Declare what `define_product` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), f"tidegate_product_{real}")
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), _shared(f"product_{real}", target))
+
+
+def _shared(name: str, target: Target) -> str:
+    """Return the name that other modules know a function by: panels are of another width on every kind of machine."""
+    return f"tidegate_{name}_{target.isa}"
 
 
 def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
