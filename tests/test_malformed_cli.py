@@ -17,8 +17,7 @@ ROWS = [f"{i},{t},{(i % 2) * 2 + t / 10},{'ab'[t % 2]},{'yes' if i % 2 else 'no'
 HEADER = "id,t,x,kind,y"
 GOOD = "\n".join([HEADER, *ROWS]) + "\n"
 TRAIN = ["--target", "y", "--id", "id", "--time", "t", "--epochs", "2", "--hidden-size", "4", "--quiet"]
-
-Outcome = tuple[int, str, str]
+Tidegate = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -73,14 +72,14 @@ FILES: dict[str, tuple[str, str | bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_training_on_it(case: str, tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_training_on_it(case: str, tidegate: Tidegate, tmp_path: Path) -> None:
     name, content, named = FILES[case]
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     refused(tidegate("train", name, *TRAIN, "--out", "RUN"), named)
     assert [p.name for p in tmp_path.iterdir()] == [name], "something was left behind"
 
 
-def refused(outcome: Outcome, named: list[str]) -> None:
+def refused(outcome: tuple[int, str, str], named: list[str]) -> None:
     code, out, err = outcome
     assert code == 2, err
     assert not out
@@ -156,7 +155,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_what_was_asked(case: str, tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_what_was_asked(case: str, tidegate: Tidegate, tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text(GOOD)
     (tmp_path / "bad.json").write_text('{"hiden_size": 3}')
     (tmp_path / "broken.json").write_text('{"lr": ')
@@ -168,7 +167,7 @@ def test_what_was_asked(case: str, tidegate: Callable[..., Outcome], tmp_path: P
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_file_where_runs_go(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_file_where_runs_go(tidegate: Tidegate, tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text(GOOD)
     (tmp_path / "runs").write_text("mine")
     refused(tidegate("train", "good.csv", *TRAIN), ["runs/good-1"])
@@ -176,9 +175,7 @@ def test_a_file_where_runs_go(tidegate: Callable[..., Outcome], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("made_before", [True, False])
-def test_a_refused_run_removes_what_it_made(
-    made_before: bool, tidegate: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_a_refused_run_removes_what_it_made(made_before: bool, tidegate: Tidegate, tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text(GOOD)
     if made_before:
         (tmp_path / "a").mkdir()
@@ -195,27 +192,27 @@ PREDICTED: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", PREDICTED)
-def test_predicting_on_it(case: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+def test_predicting_on_it(case: str, tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     content, named = PREDICTED[case]
     (tmp_path / "d.csv").write_text(content)
     refused(tidegate("predict", str(trained), "d.csv", "-o", "out.csv"), named)
     assert [p.name for p in tmp_path.iterdir()] == ["d.csv"]
 
 
-def test_a_class_never_trained_on_is_named(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+def test_a_class_never_trained_on_is_named(tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD.replace("yes", "perhaps"))
     refused(tidegate("evaluate", str(trained), "d.csv"), ["'y'", "'perhaps'"])
 
 
 @pytest.mark.parametrize("output", ["out.xlsx", "nowhere/out.csv", ".", "/proc/out.csv", "d.csv", "./d.csv"])
-def test_an_output_that_cannot_be(output: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+def test_an_output_that_cannot_be(output: str, tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     refused(tidegate("predict", str(trained), "d.csv", "-o", output), ["writing predictions"])
     assert [p.name for p in tmp_path.iterdir()] == ["d.csv"]
     assert (tmp_path / "d.csv").read_text() == GOOD
 
 
-def test_an_output_that_links_to_the_data(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+def test_an_output_that_links_to_the_data(tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     (tmp_path / "link.csv").symlink_to("d.csv")
     refused(tidegate("predict", str(trained), "d.csv", "-o", "link.csv"), ["the data itself"])
@@ -223,9 +220,7 @@ def test_an_output_that_links_to_the_data(tidegate: Callable[..., Outcome], tmp_
 
 @pytest.mark.parametrize("damage", ["flip", "remove", "empty"])
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors", "config.json"])
-def test_a_damaged_run_folder(
-    name: str, damage: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
-) -> None:
+def test_a_damaged_run_folder(name: str, damage: str, tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     shutil.copytree(trained, tmp_path / "RUN")
     path = tmp_path / "RUN" / name
@@ -251,7 +246,7 @@ def test_a_damaged_run_folder(
 )
 @pytest.mark.parametrize("with_data", [True, False])
 def test_a_run_resumes_as_it_was_started(
-    with_data: bool, words: list[str], named: str, tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
+    with_data: bool, words: list[str], named: str, tidegate: Tidegate, tmp_path: Path, trained: Path
 ) -> None:
     (tmp_path / "other.csv").write_text(GOOD)
     (tmp_path / "other.json").write_text('{"layers": 2}')
@@ -261,14 +256,14 @@ def test_a_run_resumes_as_it_was_started(
     refused(tidegate("train", "other.csv", *TRAIN, "--resume", str(trained)), ["'data' as the run was started with"])
 
 
-def test_its_configuration_reproduces_a_run(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+def test_its_configuration_reproduces_a_run(tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     words = ["train", str(trained.parent / "good.csv"), "--config", str(trained / "config.json"), "--out", "AGAIN"]
     assert tidegate(*words)[0] == 0
     again = (tmp_path / "AGAIN" / "model.safetensors").read_bytes()
     assert again == (trained / "model.safetensors").read_bytes()
 
 
-def test_any_option_can_be_set(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_any_option_can_be_set(tidegate: Tidegate, tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     words = ["--set", "patience=null", "--set", "schedule=plateau", "--set", 'kinds={"x": "category"}']
     assert tidegate("train", "d.csv", *TRAIN, *words, "--out", "RUN")[0] == 0
@@ -276,7 +271,7 @@ def test_any_option_can_be_set(tidegate: Callable[..., Outcome], tmp_path: Path)
     assert (config["patience"], config["schedule"], config["kinds"]) == (None, "plateau", {"x": "category"})
 
 
-def test_a_sequence_without_a_label_is_left_out_and_said(tidegate: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_sequence_without_a_label_is_left_out_and_said(tidegate: Tidegate, tmp_path: Path) -> None:
     rows = [row.removesuffix("yes") if row.startswith("3,") else row for row in ROWS]
     (tmp_path / "d.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     code, _, err = tidegate("train", "d.csv", *[word for word in TRAIN if word != "--quiet"], "--out", "RUN")
@@ -285,7 +280,7 @@ def test_a_sequence_without_a_label_is_left_out_and_said(tidegate: Callable[...,
 
 
 def test_unsorted_time_and_new_categories_are_handled_and_said(
-    tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path
+    tidegate: Tidegate, tmp_path: Path, trained: Path
 ) -> None:
     (tmp_path / "d.csv").write_text("\n".join([HEADER, *reversed(ROWS)]).replace(",a,", ",c,") + "\n")
     code, _, err = tidegate("predict", str(trained), "d.csv", "-o", "out.csv")
@@ -329,7 +324,7 @@ def stamped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
 def test_predictions_join_back(
-    ending: str, stamped: tuple[Path, list[str], int], tidegate: Callable[..., Outcome], tmp_path: Path
+    ending: str, stamped: tuple[Path, list[str], int], tidegate: Tidegate, tmp_path: Path
 ) -> None:
     folder, keys, rows = stamped
     assert tidegate("predict", str(folder / "RUN"), str(folder / "d.csv"), "-o", f"out.{ending}")[0] == 0
@@ -344,7 +339,7 @@ def test_predictions_join_back(
     assert sum(name.endswith("_guess") for name in joined.columns) == 1
 
 
-def test_json_is_one_object_and_nothing_else(tidegate: Callable[..., Outcome], tmp_path: Path, trained: Path) -> None:
+def test_json_is_one_object_and_nothing_else(tidegate: Tidegate, tmp_path: Path, trained: Path) -> None:
     (tmp_path / "d.csv").write_text(GOOD)
     train = ["train", "d.csv", *TRAIN, "--out", "RUN", "--json"]
     again = ["train", "--resume", "RUN", "--json"]

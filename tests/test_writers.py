@@ -156,11 +156,11 @@ def test_estimators_have_the_defaults_of_their_task(task: str, kind: Any) -> Non
     assert TEXT_TASKS[task].items() <= options.items()
 
 
-Outcome = tuple[int, str, str]
+Tidegate = Callable[..., tuple[int, str, str]]
 FEW = ["--hidden-size", "8", "--epochs", "2", "--batch-size", "4"]
 
 
-def test_a_text_file_from_training_to_writing(tidegate: Callable[..., Outcome]) -> None:
+def test_a_text_file_from_training_to_writing(tidegate: Tidegate) -> None:
     Path("verse.txt").write_text(VERSE * 20)
     code, out, said = tidegate("train", "verse.txt", "--task", "generate", "--out", "other", *FEW)
     assert code == 0
@@ -181,9 +181,7 @@ def test_a_text_file_from_training_to_writing(tidegate: Callable[..., Outcome]) 
     assert "expected a model trained with --task translate; got TextGenerator" in said
 
 
-def test_parallel_files_from_training_to_translations(
-    tidegate: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parallel_files_from_training_to_translations(tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a.de").write_text("ein Hund\neine Katze\nein Mann\nzwei Hunde\n" * 5)
     Path("a.en").write_text("a dog\na cat\na man\ntwo dogs\n" * 5)
     words = ["train", "a.de", "--target", "a.en", "--task", "translate", "--set", "unit=word", "--out", "run"]
@@ -216,7 +214,7 @@ def test_parallel_files_from_training_to_translations(
     assert "a.en as it was when the run started" in said
 
 
-def test_two_columns_of_a_table(tidegate: Callable[..., Outcome]) -> None:
+def test_two_columns_of_a_table(tidegate: Tidegate) -> None:
     pairs = {"de": ["ein Hund", "eine Katze", "ein Mann", None], "en": ["a dog", "a cat", "a man", "x"]}
     pl.DataFrame(pairs).write_csv("p.csv")
     words = ["train", "p.csv", "--target", "en", "--task", "translate", "--set", "unit=word", "--out", "run"]
@@ -228,7 +226,7 @@ def test_two_columns_of_a_table(tidegate: Callable[..., Outcome]) -> None:
     assert pl.read_csv("o.csv").height == 4
 
 
-def test_options_without_effect_and_missing_files_are_told(tidegate: Callable[..., Outcome]) -> None:
+def test_options_without_effect_and_missing_files_are_told(tidegate: Tidegate) -> None:
     Path("verse.txt").write_text(VERSE * 5)
     words = ["train", "verse.txt", "--task", "generate", *FEW, "--set", "input_feeding=true", "--horizon", "3"]
     said = tidegate(*words, "--out", "run")[2]

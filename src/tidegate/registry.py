@@ -40,7 +40,7 @@ class Registry(Generic[Item]):
         return register
 
     def name_of(self, item: Item) -> str:
-        """Return the name that an item of a `__name__` is known by; one without a name gets that."""
+        """Return the name that a class or function is registered under; one that is not gets its own `__name__`."""
         for name, known in self._items.items():
             if known is item:
                 return name

@@ -69,7 +69,8 @@ class LanguageModel(_Writer):
 class Translator(_Writer):
     """Sequences of words to sequences of words; see `tidegate.writers.TextTranslator` for what it learns.
 
-    X and y are lists of texts, entry by entry, or the paths of text files, line by line.
+    X and y are lists of texts, entry by entry, or the paths of text files, line by line; or X is a table and y the name
+    of its column of translations (`tg.fit` names the sources too, with `source=`).
     """
 
     hidden_size: int = 384

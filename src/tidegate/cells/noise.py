@@ -56,8 +56,9 @@ class Noise:
     """The rates at which a cell in training drops or keeps, each 0 to 1.
 
     `zoneout`, one for each state: units that keep their previous value (Krueger et al. 2016, equation 3).
-    `inputs` and `hidden`: variational dropout, one mask a sequence on the input and on what enters recurrent
-    products (Gal & Ghahramani 2016, equation 7, tied: one for all gates).
+    `inputs` and `hidden`: variational dropout, one mask a run for each sequence (or for a window, where it is read in
+    windows) on the input and on what enters recurrent products (Gal & Ghahramani 2016, equation 7, tied: one for all
+    gates).
     `candidate`: recurrent dropout, a new mask each step on the candidate (Semeniuta et al. 2016, equation 15).
     `weights`: DropConnect, one mask a run on `weight_hh` (Merity et al. 2018, 1708.02182, section 2).
     """

@@ -8,6 +8,7 @@ import numpy as np
 
 from tidegate.data.loader import Forecasts as Windows
 from tidegate.data.loader import Loader
+from tidegate.data.spans import Spans
 from tidegate.report import figures
 from tidegate.report.evidence import Example, Forecasts, forecasts, numbers
 from tidegate.report.markup import Cell, Plots, folded, share, table
@@ -21,7 +22,7 @@ from tidegate.train.evaluation import evaluate
 _POINTS, _TARGETS, _BINS = 2000, 3, 40
 
 
-def pictures(network: Network, valid: Loader, task: Task, plots: Plots) -> str:
+def pictures(network: Network, valid: Loader | Spans, task: Task, plots: Plots) -> str:
     """Return the task's part of the page."""
     if isinstance(task, Classification):
         _, found = evaluate(network, valid, "drawing the report")
@@ -31,6 +32,7 @@ def pictures(network: Network, valid: Loader, task: Task, plots: Plots) -> str:
         _, labels = evaluate(network, valid, "drawing the report")
         assert isinstance(labels, LabelCounts)
         return _labels(labels)
+    assert isinstance(valid, Loader)
     if isinstance(task, Regression):
         return _numbers(*numbers(network, valid, task), task, plots)
     if isinstance(task, Forecasting):
