@@ -63,7 +63,7 @@ class Copying(Problem):
         return float(total), count
 
 
-_TRAINED = {"epochs": 45, "lr": 1e-2, "optimizer": "adam", "clip_norm": 1.0}
+_TRAINED = {"epochs": 80, "lr": 1e-2, "optimizer": "adam", "clip_norm": 1.0}
 TASK = Task(
     Copying(steps=100, goal=CHANCE / 2),
     (
