@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tidegate.nn import Regulariser
 from tidegate.shapes import last_real_step
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class Judged(nn.Module):
     def metrics(self) -> Figure:
         """Return a fresh accumulator."""
         return Figure(self.problem)
+
+    def regulariser(self, **weights: float) -> Regulariser:
+        """Return what the loop may add to the loss."""
+        return Regulariser(self, **weights)
 
 
 class Network(Judged):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tidegate.errors import TidegateError
+from tidegate.errors import InputError, TidegateError
 from tidegate.train.evaluation import evaluate
 from tidegate.train.events import EpochEnd, Event, Stop
 from tidegate.train.loop import fit
@@ -50,6 +50,8 @@ def run(name: str, task: Task, arm: Arm, seed: int, data: Path, *, quick: bool =
     failed, tested = None, None
     try:
         fit(model, train, valid, settings, observers=[watcher])
+    except InputError:
+        raise
     except TidegateError as error:
         failed = str(error).splitlines()[0]
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -15,6 +15,9 @@ from trials.arms import Arm, Task
 from trials.catalogue import TASKS
 from trials.order import Order
 
+from tidegate.train.regularise import make_regulariser
+from tidegate.train.settings import TrainSettings
+
 
 def test_every_row_and_check_names_arms_of_its_task_and_every_arm_is_used() -> None:
     for name, task in TASKS.items():
@@ -29,6 +32,7 @@ def test_every_arm_that_needs_no_data_can_be_built(name) -> None:
     task = TASKS[name]
     for arm in task.arms:
         network = task.problem.network(arm.kind, arm.hidden, dict(arm.inside), dict(arm.around))
+        assert make_regulariser(network, TrainSettings.model_validate({**arm.settings}))
         assert all(weight.isfinite().all() for weight in network.parameters()), arm.name
 
 
