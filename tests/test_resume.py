@@ -70,7 +70,7 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
     await_change(process, run / "metrics.jsonl")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert error == f"interrupted; to go on: tidegate train --resume {run}\n"
     assert start(tmp_path / "digits.csv", run, 6).wait() == 0
     assert (run / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()

@@ -105,7 +105,7 @@ class Reber(Problem):
 
 
 _SHORT = {"epochs": 30, "lr": 1e-2, "optimizer": "adam"}
-_LONG = {"epochs": 40, "lr": 1e-2, "optimizer": "adam", "clip_norm": 1.0}
+_LONG = {"epochs": 60, "lr": 1e-2, "optimizer": "adam", "clip_norm": 1.0}
 _LSTM = Check("the LSTM predicts at least 95 % of strings right", "LSTM", lambda r: best_of(r, min) >= 0.95)
 _ELMAN = Check("Elman's network predicts fewer than half right", "Elman", lambda r: best_of(r, max) < 0.5)
 _ROW = Row("gates: LSTM", "Elman", "LSTM", "embedded once: 0 to 97–100 % of trials (Hochreiter & Schmidhuber 1997) [M]")

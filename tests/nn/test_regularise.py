@@ -57,7 +57,7 @@ def test_a_network_is_watched_for_one_call() -> None:
     total.backward()
     assert all(p.grad is not None for p in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
-    with pytest.raises(ConfigError, match="none that ran"):
+    with pytest.raises(ConfigError, match="no layer that ran"):
         regulariser(torch.tensor(1.0))
 
 
@@ -88,7 +88,7 @@ def test_a_failing_call_leaves_nothing_behind_and_a_decoders_steps_are_not_calle
     alone = Regulariser(decoder, activation_l2=1.0)
     with alone.watching():
         decoder(torch.zeros(2, 3, dtype=torch.long), teacher=0.5)
-    with pytest.raises(ConfigError, match="expected a model that runs one over sequences"):
+    with pytest.raises(ConfigError, match="expected a run of the model that was watched"):
         alone(torch.tensor(1.0))
     steps = Regulariser(decoder, omega=1.0)
     with steps.watching():
