@@ -23,7 +23,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:
-        os.unlink(scratch)
+        # An interruption may come when it has just been moved.
+        Path(scratch).unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
 
