@@ -52,11 +52,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Check:
-    """What must hold of an arm's runs, in words and as a function of their records."""
+    """What must hold of an arm's runs, in words and as a function of their records; `figure` is what it is about."""
 
     says: str
     arm: str
     holds: Callable[[Sequence[Record]], bool]
+    figure: Callable[[Record], float] = lambda record: record.best if record.test is None else record.test
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,12 @@ TASKS = {
         (),
         (
             Check("at least 98.5 % of the test part right", "LSTM", lambda r: min(tests(r)) >= 0.985),
-            Check("in at most 5 minutes of training", "LSTM", lambda r: max(x.wall_seconds for x in r) <= 300),
+            Check(
+                "in at most 5 minutes of training",
+                "LSTM",
+                lambda r: max(x.wall_seconds for x in r) <= 300,
+                lambda r: r.wall_seconds,
+            ),
         ),
     ),
     # Rows as they are begin alike in every image, and have no variance there for batch norm.

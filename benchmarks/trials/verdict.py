@@ -81,7 +81,8 @@ def _verdict(name: str, task: Task, row: Row, off: Sequence[Record], on: Sequenc
     sign = 1 if task.problem.better == "lower" else -1
     gains = [sign * (b.best - a.best) for a, b in zip(on, off, strict=True)]
     gain = statistics.fmean(gains)
-    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else None
+    finite = all(map(math.isfinite, gains))
+    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 and finite else None
     sides = Side.over(off), Side.over(on)
     return Verdict(name, row, *sides, gain, error, _says(*sides, gain, error))
 
@@ -92,16 +93,18 @@ def _says(off: Side, on: Side, gain: float, error: float | None) -> str:
         return "more runs succeed" if on.reached > off.reached else "fewer runs succeed"
     if on.reached == on.runs and on.steps is not None and off.steps is not None:
         return f"{off.steps / on.steps:.2g} × as fast to the goal"
+    if not math.isfinite(gain):
+        return "a side diverges"
     if error is None:
         return "one seed only"
-    if abs(gain) <= 2 * error or not math.isfinite(gain):
+    if abs(gain) <= 2 * error:
         return "no clear difference here"
     return "improves the figure" if gain > 0 else "does not improve here: worse"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What had to hold of an arm, whether it does, and the best figures it was judged by."""
+    """What had to hold of an arm, whether it does, and the figures it was judged by."""
 
     task: str
     says: str
@@ -115,6 +118,6 @@ def checked(name: str, task: Task, records: Sequence[Record]) -> list[Checked]:
     for check in task.checks:
         runs = of(records, name, check.arm)
         if runs:
-            figures = ", ".join(f"{r.best if r.test is None else r.test:.4g}" for r in runs)
+            figures = ", ".join(f"{check.figure(r):.4g}" for r in runs)
             found.append(Checked(name, check.says, bool(check.holds(runs)), figures))
     return found

@@ -71,8 +71,8 @@ def find_rate(
     merged, held = _options(config, options, {"target": target, "id": id, "time": time}, valid)
     if out is not None:
         targets = [target] if isinstance(target, str) else list(target or ())
-        for source in (data, held, config, merged.get("valid_target"), *targets):
-            check_place(f"drawing the curve into {out}", Path(out), source)
+        read = (data, held, config, merged.get("valid_target"), *targets)
+        check_place(f"drawing the curve into {out}", Path(out), *read)
     found = test_rates(data, make_config(merged), valid=held, low=low, high=high, steps=steps)
     if out is not None:
         from tidegate.report.rates import rates_page

@@ -13,6 +13,7 @@ from tidegate.data.features import Encoded, Features
 from tidegate.data.kinds import Number
 from tidegate.data.loader import Forecasts, Loader, Sequences
 from tidegate.data.schema import Schema, check_columns
+from tidegate.data.spans import Spans
 from tidegate.data.table import Table
 from tidegate.data.windows import Windows
 from tidegate.tasks.any import AnyTask
@@ -63,21 +64,25 @@ class Blueprint(BaseModel):
         *,
         targets: bool = True,
         groups: Sequence[np.ndarray] = (),
-    ) -> Loader:
-        """Return batches of whole sequences, with their targets unless they are to be predicted.
+        window: int | None = None,
+    ) -> Loader | Spans:
+        """Return batches of sequences, with their targets unless they are to be predicted.
 
-        With `groups`, indices into `chosen`, an epoch has equally many of each group.
+        They are whole, or `window` steps at a time for a network that carries. With `groups`, indices into `chosen`,
+        an epoch has equally many of each group.
         """
-        table, task = encoded.table, self.task
-        if targets:
-            check_columns(table, self.plan.targets, "targets")
-        if not targets:
-            return Loader(Sequences(encoded, chosen), batch_size, seed)
-        if task.per_step and isinstance(task, Classification):
-            tags = step_classes(table, task.target, task.classes)
-            return Loader(Sequences(encoded, chosen, step_targets=tags), batch_size, seed)
-        maker = Sequences(encoded, chosen, self._targets(table)[torch.from_numpy(chosen)])
+        maker = self._sequences(encoded, chosen) if targets else Sequences(encoded, chosen)
+        if window is not None:
+            return Spans(maker, batch_size, window, seed)
         return Loader(maker, batch_size, seed, groups=groups)
+
+    def _sequences(self, encoded: Encoded, chosen: np.ndarray) -> Sequences:
+        """Return the chosen sequences with their targets."""
+        table, task = encoded.table, self.task
+        check_columns(table, self.plan.targets, "targets")
+        if task.per_step and isinstance(task, Classification):
+            return Sequences(encoded, chosen, step_targets=step_classes(table, task.target, task.classes))
+        return Sequences(encoded, chosen, self._targets(table)[torch.from_numpy(chosen)])
 
     def _targets(self, table: Table) -> torch.Tensor:
         task = self.task

@@ -16,7 +16,7 @@ from tidegate.data.batch import Batch
 from tidegate.data.features import Encoded
 from tidegate.data.horizon import future, steps_with_truth
 from tidegate.data.infer import TIMESTAMP
-from tidegate.data.loader import Forecasts, Loader, Sequences
+from tidegate.data.loader import Forecasts, Loader
 from tidegate.data.restore import restored
 from tidegate.data.schema import check_columns
 from tidegate.data.source import Source, open_source
@@ -117,11 +117,8 @@ class Model(TrainedModel[Blueprint]):
         longest = int(np.diff(table.offsets).max(initial=1))
         encoded, carries = Encoded(table, self.blueprint.features), isinstance(self.network, CarryingNetwork)
         rows = _BATCH if carries else max(1, min(_BATCH, _STEPS // max(longest, 1)))
-        loader = self.blueprint.loader(encoded, chosen, rows, targets=targets)
-        if not carries or longest <= _STEPS // rows:
-            return loader
-        assert isinstance(loader.maker, Sequences)
-        return Spans(loader.maker, rows, _STEPS // rows)
+        window = _STEPS // rows if carries else None
+        return self.blueprint.loader(encoded, chosen, rows, targets=targets, window=window)
 
     def _truth_loader(self, table: Table, start: Any) -> Loader | Spans:
         task = self.blueprint.task

@@ -45,6 +45,8 @@ def test_gains_are_taken_seed_by_seed_over_the_seeds_both_have() -> None:
         ([(0.4, None), (0.51, None)], [(0.5, None), (0.6, None)], "does not improve here: worse"),
         ([(0.5, None), (0.6, None)], [(0.4, None), (0.7, None)], "no clear difference here"),
         ([(0.5, None)], [(0.4, None)], "one seed only"),
+        ([(0.5, None)] * 2, [(math.inf, None)] * 2, "a side diverges"),
+        ([(math.inf, None)] * 2, [(math.inf, None)] * 2, "a side diverges"),
     ],
 )
 def test_a_row_says_what_it_shows(plain, better, says) -> None:

@@ -66,11 +66,12 @@ def parse(name: str) -> Initialiser:
     try:
         return factory(_finite(number)) if colon else factory()
     except (ValueError, TypeError) as error:
+        takes = (factory.__doc__ or "").strip().partition("\n")[0]
         raise ConfigError(
             "reading init=",
             expected="a name, or a name and one number, as in 'chrono:784'",
             got=f"{name!r}: {error}",
-            hint=f"what {head!r} takes: {(factory.__doc__ or '').strip().partition(chr(10))[0]}",
+            hint=f"what {head!r} takes: {takes}",
         ) from error
 
 

@@ -32,9 +32,8 @@ def check_output(path: Path, source: Path | None = None) -> None:
     check_place(doing, path, source)
 
 
-def check_place(doing: str, path: Path, source: Any = None) -> None:
-    """Raise unless a file can be written to `path`, which is not the `source`, where that is a path."""
-    source = Path(source) if isinstance(source, str | os.PathLike) else None
+def check_place(doing: str, path: Path, *sources: Any) -> None:
+    """Raise unless a file can be written to `path`, and none of the `sources` that are paths is that file."""
     try:
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigError(
@@ -43,13 +42,14 @@ def check_place(doing: str, path: Path, source: Any = None) -> None:
                 got="a folder" if path.is_dir() else f"no folder {path.parent}",
                 hint="create the folder first",
             )
-        if source is not None and source.exists() and path.exists() and path.samefile(source):
-            raise ConfigError(
-                doing,
-                expected="another file than the data",
-                got=f"the data itself, {source}",
-                hint=f"another name, as predictions{path.suffix}",
-            )
+        for source in (Path(each) for each in sources if isinstance(each, str | os.PathLike)):
+            if source.exists() and path.exists() and path.samefile(source):
+                raise ConfigError(
+                    doing,
+                    expected="another file than the data",
+                    got=f"the data itself, {source}",
+                    hint=f"another name, as predictions{path.suffix}",
+                )
         _scratch(path).unlink()
     except OSError as error:
         raise _unwritable(doing, error) from None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tidegate.cells.options import is_number
 from tidegate.errors import ConfigError
-from tidegate.nn.decode import Written, evaluating, is_count, tokens_of
+from tidegate.nn.decode import Written, banned_tokens, evaluating, is_count
 from tidegate.nn.decoder import Decoder, Decoding, check_decoding
 from tidegate.nn.inputs import check_parts
 from tidegate.shapes import length_mask
@@ -124,7 +124,7 @@ def beam_search(
     _check(width, steps, count)
     penalties = Penalties() if penalties is None else penalties
     check_parts(DOING, decoder=(decoder, Decoder), penalties=(penalties, Penalties))
-    banned = tokens_of(DOING, never, decoder.tokens)
+    banned = banned_tokens(DOING, never, decoder.tokens)
     if end in banned:
         raise ConfigError(
             DOING, expected="an end that may be written", got=f"end={end}, never={banned}", hint="never=()"

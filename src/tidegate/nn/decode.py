@@ -85,7 +85,7 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def tokens_of(doing: str, never: Sequence[int], count: int) -> list[int]:
+def banned_tokens(doing: str, never: Sequence[int], count: int) -> list[int]:
     """Return tokens that are never written, or raise `ConfigError` unless they are some of `count`, and not all."""
     banned = list(never) if isinstance(never, Iterable) and not isinstance(never, str) else [never]
     numbers = [int(token) for token in banned if isinstance(token, Integral) and not isinstance(token, bool)]
@@ -137,7 +137,7 @@ def write(
         raise ConfigError(
             "writing with a decoder", expected="steps, a whole number of at least 1", got=repr(steps), hint="steps=50"
         )
-    banned = tokens_of("writing with a decoder", never, decoder.tokens)
+    banned = banned_tokens("writing with a decoder", never, decoder.tokens)
     with evaluating(decoder, first, end):
         before = check_decoding("writing with a decoder", before)
         return _write(decoder, first, before, steps, end, banned, draw, generator)

@@ -24,34 +24,37 @@ def prepare(table: Table, config: Config, valid: Table | None = None) -> Prepare
         ignore=config.ignore,
         horizon=config.horizon,
     )
-    forward_only = config.bidirectional is None and plan.task == "tagging" and config.bptt_steps is not None
+    window = config.bptt_steps if plan.task == "tagging" else None
+    both_ways, notes = _both_ways(config, plan.task, window)
     config = config.model_copy(
         update={
             "task": plan.task,
             "id": plan.id,
             "time": plan.time,
             **resolve_loss(config, plan.task),
-            "bidirectional": _both_ways(config, plan.task),
+            "bidirectional": both_ways,
         }
     )
     if config.loss in COUNTS:
         for each in (table, *(() if valid is None else (valid,))):
             check_counts(each, plan.targets)
-    build = prepare_forecasts if plan.task == "forecasting" else prepare_sequences
-    prepared = build(table, config, plan, valid)
-    if forward_only:
-        prepared.notes.append(f"layers run forward only, so that {config.bptt_steps} steps can be read at a time")
+    if plan.task == "forecasting":
+        return prepare_forecasts(table, config, plan, valid)
+    prepared = prepare_sequences(table, config, plan, valid, window)
+    prepared.notes.extend(notes)
     return prepared
 
 
-def _both_ways(config: Config, task: str) -> bool:
-    """Return whether layers run backward too: where tags are asked for, unless a step knows only what is behind it."""
-    spanned = task == "tagging" and config.bptt_steps is not None
-    if spanned and (config.bidirectional or config.batch_norm > 1):
+def _both_ways(config: Config, task: str, window: int | None) -> tuple[bool, list[str]]:
+    """Return whether layers run backward too, and a note where a window keeps them from it that tags would have."""
+    if window is None:
+        return task == "tagging" if config.bidirectional is None else config.bidirectional, []
+    if config.bidirectional or config.batch_norm > 1:
         raise ConfigError(
-            f"training on bptt_steps={config.bptt_steps} at a time",
+            f"training on bptt_steps={window} at a time",
             expected="layers that run forward and do the same at every step: their state is carried on",
             got="bidirectional=True" if config.bidirectional else f"batch_norm={config.batch_norm}",
             hint="leave it out, or bptt_steps; recompute=True takes whole sequences in little memory",
         )
-    return task == "tagging" and not spanned if config.bidirectional is None else config.bidirectional
+    said = f"layers run forward only, so that {window} steps can be read at a time"
+    return False, [said] if config.bidirectional is None else []

@@ -7,9 +7,7 @@ import numpy as np
 from tidegate.blueprint import Blueprint
 from tidegate.config import Config
 from tidegate.data.features import Encoded, fit_features
-from tidegate.data.loader import Loader, Sequences
 from tidegate.data.schema import Schema
-from tidegate.data.spans import Spans
 from tidegate.data.split import split_by_id
 from tidegate.data.table import Table
 from tidegate.errors import DataError
@@ -21,8 +19,10 @@ from tidegate.tasks.regression import Regression
 from tidegate.tasks.targets import count_classes, find_classes, labelled, sequence_classes, sequence_numbers
 
 
-def prepare_sequences(table: Table, config: Config, plan: Schema, valid: Table | None) -> Prepared:
-    """Prepare for classification, labels, regression or tagging."""
+def prepare_sequences(
+    table: Table, config: Config, plan: Schema, valid: Table | None, window: int | None = None
+) -> Prepared:
+    """Prepare for classification, labels, regression or tagging, of tags `window` steps at a time where it is given."""
     notes = remarks(table, plan, config)
     usable = _usable(table, plan, notes)
     classes = find_classes(table, plan.targets[0]) if plan.task in ("classification", "tagging") else None
@@ -45,19 +45,11 @@ def prepare_sequences(table: Table, config: Config, plan: Schema, valid: Table |
     return Prepared(
         blueprint,
         config,
-        train=_spanned(blueprint.loader(encoded, train_part, config.batch_size, config.seed, groups=balance), config),
-        valid=_spanned(blueprint.loader(held, valid_part, config.batch_size), config),
+        train=blueprint.loader(encoded, train_part, config.batch_size, config.seed, groups=balance, window=window),
+        valid=blueprint.loader(held, valid_part, config.batch_size, window=window),
         sizes={"train_sequences": len(train_part), "valid_sequences": len(valid_part)},
         notes=notes,
     )
-
-
-def _spanned(whole: Loader, config: Config) -> Loader | Spans:
-    """Return the loader, or one that hands out as many steps at a time as the configuration says."""
-    if config.bptt_steps is None or config.task != "tagging":
-        return whole
-    assert isinstance(whole.maker, Sequences)
-    return Spans(whole.maker, whole.batch_size, config.bptt_steps, whole.seed)
 
 
 def _usable(table: Table, plan: Schema, notes: list[str]) -> np.ndarray:

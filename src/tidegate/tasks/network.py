@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -199,7 +199,7 @@ class StepNetwork(Network):
         self.dropout = nn.Dropout(architecture.dropout)
         self.head = _head(task, self.recurrent.output_size)
 
-    def forward(self, batch: Batch) -> Any:
+    def forward(self, batch: Batch) -> Tensor:
         return self.after(batch, None)[0]
 
     def after(self, batch: Batch, before: StackState | None) -> tuple[Tensor, StackState]:
@@ -216,7 +216,9 @@ class CarryingNetwork(StepNetwork):
 
     carries = True
 
-    def forward(self, batch: Batch, carried: Carried | None = None) -> tuple[Tensor, Carried]:
+    def forward(  # type: ignore[override]  # a network that carries gives its state too
+        self, batch: Batch, carried: Carried | None = None
+    ) -> tuple[Tensor, Carried]:
         before = None if carried is None else refilled(self.recurrent.initial_state(1), carried)
         prediction, after = self.after(batch, before)
         return prediction, tuple(tensors_of(after))
