@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import pages
-from tidegate.compile.llvm import panels, threads
+from tidegate.compile.llvm import amx, panels, threads
 from tidegate.compile.llvm.ahead import AHEAD
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import Target
@@ -121,6 +121,8 @@ class Loop:
         self._forms: dict[tuple[int, int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
         panels.compiled(target, REALS[dtype])
+        if kernel.tiles:
+            amx.compiled(target)
         self.compiled = compile_module(kernel.text, (ENTRY, PREPARE) if kernel.prepare_slots else (ENTRY,), target)
         self.entry = self.compiled.addresses[ENTRY]
 
@@ -209,6 +211,8 @@ class Loop:
                 values[name] = int(name[1])
             elif name[0] == "stride":
                 values[name] = self._padded(name[1])
+            elif name[0] == "packed":
+                values[name] = self._packed(name[1])
             elif name[0] == "line":
                 values[name] = self._panel_padded(name[1])
             elif name[0] == "state_stride":
@@ -265,12 +269,18 @@ class Loop:
         fits = TILE_BYTES // max(1, rows * panel * self.bytes * tiles)
         return panel * max(1, min(most, max(fits, 4 if rows <= 2 else 1)))
 
+    def _packed(self, depth: int) -> int:
+        """Return how many numbers a column of `depth` numbers takes in a panel."""
+        return amx.packed(depth) if self.kernel.tiles else depth
+
     def _panel_padded(self, width: int) -> int:
         return -(-width // (2 * self.lanes)) * 2 * self.lanes
 
     def _scratch(self, rows: int, block: int) -> tuple[dict[tuple[Any, ...], int], int]:
         """Return where each buffer of a thread begins, in bytes, and the size of all."""
         offsets, total = {}, 0
+        if self.kernel.tiles:
+            rows = -(-rows // amx.ROWS) * amx.ROWS
         for name in self.kernel.scratch:
             offsets[name] = total
             width = self._scratch_width(name, block)
@@ -289,6 +299,10 @@ class Loop:
             return AHEAD * self._padded(detail)
         if kind == "ahead":
             return AHEAD * self._panel_padded(detail)
+        if kind == "torn":
+            return amx.packed(detail)
+        if kind == "torn_ahead":
+            return AHEAD * amx.packed(detail)
         return {"table": 8 // self.bytes, "sums": self.lanes, "tile": block}[kind]
 
     @cached_property
@@ -299,8 +313,8 @@ class Loop:
         for number, node in enumerate(self.plan.products):
             for term, v in enumerate(node.inputs):
                 offsets[number, term] = total
-                total += -(-node.width // panel) * panel * v.width
-        return offsets, total
+                total += -(-node.width // panel) * panel * self._packed(v.width)
+        return offsets, total + (amx.SLACK if self.kernel.tiles else 0)
 
 
 def saved_begins(widths: Sequence[int], steps: int, rows: int) -> Iterator[int]:

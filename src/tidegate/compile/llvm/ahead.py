@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 
 from tidegate.compile.graph import Node
+from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
-from tidegate.compile.llvm.tile import after, steps, strided
+from tidegate.compile.llvm.tile import after, blocks, steps, strided
 from tidegate.compile.stages import Plan
 
 AHEAD = 32
@@ -56,26 +57,42 @@ class Ahead:
         return after(self._lanes, strided(self._lanes, base, row, self.line(node)), unit)
 
     def emit(
-        self, time: ir.Value, table: ir.Value, running: Callable[[ir.Value], ir.Value], product: ir.Function
-    ) -> ir.Value:
+        self, time: ir.Value, table: ir.Value, running: Callable[[ir.Value], ir.Value], product: ir.Function,
+        split: ir.Function | None,
+    ) -> ir.Value:  # fmt: skip
         """Compute the lines of the steps from `time` on, where it is time to; return the first line of this step."""
         builder, chunk = self._lanes.builder, INDEX(AHEAD)
         turn = builder.urem(time, chunk)
         rows = running(builder.sub(time, turn))
+        # A tile that ends one step's rows must not reach into the next one's.
+        apart = builder.mul(blocks(builder, rows, amx.ROWS), INDEX(amx.ROWS)) if split else rows
         with builder.if_then(builder.icmp_signed("==", turn, INDEX(0))):
             left = builder.sub(self._frame.index("steps"), time)
             count = builder.select(builder.icmp_signed("<", left, chunk), left, chunk)
+            lines = builder.mul(count, apart)
             for number, v in enumerate(self._inputs):
-                self._gather(number, v, time, count, rows, table)
+                self._gather(number, v, time, count, rows, apart, table)
+                if split:
+                    builder.call(split, [lines, self._frame.number(v.width), *self._left(v), self._torn(v)])
             for node, terms in self.terms.items():
                 for term in terms:
-                    self._multiply(node, term, builder.mul(count, rows), product)
-        return builder.mul(turn, rows)
+                    left = [self._torn(node.inputs[term])] if split else self._left(node.inputs[term])
+                    self._multiply(node, term, lines, left, product)
+        return builder.mul(turn, apart)
 
     def _gathered(self, number: int, v: Node) -> ir.Value:
         return self._scratch(("gathered", number, Size(v.width)))
 
-    def _gather(self, number: int, v: Node, time: ir.Value, count: ir.Value, rows: ir.Value, table: ir.Value) -> None:
+    def _left(self, v: Node) -> list[ir.Value]:
+        """Return where the lines of an input stand, and how far they are apart."""
+        return [self._gathered(self._inputs.index(v), v), self._frame.index("stride", Size(v.width))]
+
+    def _torn(self, v: Node) -> ir.Value:
+        return self._scratch(("torn_ahead", self._inputs.index(v), Size(v.width)))
+
+    def _gather(
+        self, number: int, v: Node, time: ir.Value, count: ir.Value, rows: ir.Value, apart: ir.Value, table: ir.Value
+    ) -> None:
         """Copy what some rows read in some steps, line by line: in the caller's memory they may be far apart."""
         lanes, builder, frame = self._lanes, self._lanes.builder, self._frame
         name, offset = v.attributes
@@ -85,7 +102,7 @@ class Ahead:
         with steps(builder, INDEX(0), count, 1) as step, steps(builder, INDEX(0), rows, 1) as row:
             index = builder.load(builder.gep(table, [row.counter], source_etype=INDEX), align=8, typ=INDEX)
             line = strided(lanes, strided(lanes, base, index, across), builder.add(time, step.counter), down)
-            place = builder.add(builder.mul(step.counter, rows), row.counter)
+            place = builder.add(builder.mul(step.counter, apart), row.counter)
             target = strided(lanes, self._gathered(number, v), place, stride)
             with steps(builder, INDEX(0), builder.add(width, INDEX(lanes.count - 1)), lanes.count) as unit:
                 mask = lanes.first(builder.sub(width, unit.counter))
@@ -93,13 +110,12 @@ class Ahead:
                     lanes.masked_load(after(lanes, line, unit.counter), mask), after(lanes, target, unit.counter)
                 )
 
-    def _multiply(self, node: Node, term: int, rows: ir.Value, product: ir.Function) -> None:
+    def _multiply(self, node: Node, term: int, rows: ir.Value, left: list[ir.Value], product: ir.Function) -> None:
         builder, frame, panel = self._lanes.builder, self._frame, INDEX(2 * self._lanes.count)
         v, number = node.inputs[term], self._numbers[node]
-        depth, width = frame.number(v.width), frame.number(node.width)
-        left = [rows, depth, self._gathered(self._inputs.index(v), v), frame.index("stride", Size(v.width))]
+        depth, width = frame.index("packed", Size(v.width)), frame.number(node.width)
         count = builder.udiv(builder.add(width, builder.sub(panel, INDEX(1))), panel)
         panels = [frame.pointer("panels", number, term), builder.mul(depth, panel), count]
         adds = ir.IntType(1)(term != self.terms[node][0])
         result = [self.place(node, INDEX(0), INDEX(0)), self.line(node), panel, adds]
-        builder.call(product, [*left, *panels, *result])
+        builder.call(product, [rows, frame.number(v.width), *left, *panels, *result])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -12,14 +14,17 @@ from tidegate.errors import ConfigError
 
 FORCE = "TIDEGATE_ISA"
 _REAL_BYTES = {"float": 4, "double": 8}
+# Of Linux on x86-64: the system call, what is asked of it, and for which state of the processor.
+_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18
 
 
 @dataclass(frozen=True)
 class Target:
     """What code is made for.
 
-    `isa` is "avx512", "avx2", "neon" or "generic"; `triple`, `cpu` and `features` are LLVM's; a vector register
-    holds `vector_bytes` and there are `registers` of them. Where `fused` is false, `llvm.fma` becomes a slow call.
+    `isa` is "amx" (AVX-512 and a matrix unit), "avx512", "avx2", "neon" or "generic"; `triple`, `cpu` and `features`
+    are LLVM's; a vector register holds `vector_bytes` and there are `registers` of them. Where `fused` is false,
+    `llvm.fma` becomes a slow call.
     """
 
     isa: str
@@ -45,6 +50,7 @@ class Target:
 _PLAIN = {
     plain.isa: plain
     for plain in (
+        Target("amx", "x86_64-unknown-linux-gnu", "x86-64-v4", "+amx-tile,+amx-bf16,-prefer-256-bit", 64, 32, True),
         # Some machines are tuned for half registers, which splits whole ones.
         Target("avx512", "x86_64-unknown-linux-gnu", "x86-64-v4", "-prefer-256-bit", 64, 32, True),
         Target("avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", "", 32, 16, True),
@@ -52,8 +58,10 @@ _PLAIN = {
         Target("generic", "", "", "", 16, 16, False),
     )
 }
+_AVX512 = ("avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma")
 _NEEDS = {
-    "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma"),
+    "amx": ("amx-tile", "amx-bf16", *_AVX512),
+    "avx512": _AVX512,
     "avx2": ("avx2", "fma"),
     "neon": (),  # every 64-bit ARM has it
     "generic": (),
@@ -101,8 +109,18 @@ def _able() -> list[str]:
     return [
         isa
         for isa, plain in _PLAIN.items()
-        if _arch(plain.triple) in ("", arch) and all(features.get(need, False) for need in _NEEDS[isa])
+        if _arch(plain.triple) in ("", arch)
+        and all(features.get(need, False) for need in _NEEDS[isa])
+        and (isa != "amx" or _grants_tiles())
     ]
+
+
+@cache
+def _grants_tiles() -> bool:
+    """Ask Linux to let this process use the matrix unit's tiles, and return whether it does."""
+    if sys.platform != "linux":
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA) == 0
 
 
 def _arch(triple: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from tidegate.compile.graph import Node
+from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.direct import define_direct
 from tidegate.compile.llvm.frame import Frame, Name, Size
 from tidegate.compile.llvm.host import Target
@@ -28,6 +29,7 @@ class Kernel:
 
     `prepare(argument)` packs the weights, if there is anything to pack; then every thread calls `run(argument)`.
     `scratch` names the buffers of one thread: for each row of its block as many numbers as the name's last entry says.
+    With `tiles`, products are of the matrix unit: rows are padded to whole tiles, and panels are those of `amx`.
     The slots `threads` and `taken` are counters, which begin at 0. `changing`: in a direct kernel, how many slots
     there are in front that change from step to step of a stream.
     """
@@ -37,6 +39,7 @@ class Kernel:
     prepare_slots: tuple[Name, ...]
     scratch: tuple[Name, ...]
     changing: int = 0
+    tiles: bool = False
 
 
 def emit(
@@ -50,26 +53,32 @@ def emit(
     saved: Mapping[Node, int] | None = None,
     backward: bool = False,
     direct: bool = False,
+    tiles: bool = False,
 ) -> Kernel:
     """Write a plan over states of the given widths for `target`, in numbers of type `real`.
 
     Where it is `direct`, products take matrices as they stand, and nothing is packed: best for few rows and steps.
+    With `tiles` they are those of the matrix unit, which `target` has, in float32: best for many rows.
     """
     module = ir.Module("recurrence")
     module.triple = target.triple
     lanes = target.lanes(real)
     if direct:
         turned = {f.turned for node in plan.products for f in node.attributes}
-        products = {each: define_direct(module, real, lanes, each) for each in sorted(turned)}
+        products = Products(standing={each: define_direct(module, real, lanes, each) for each in sorted(turned)})
         prepare_slots: tuple[Name, ...] = ()
         first = _changing(plan, states)
     else:
-        prepare_slots = _define_prepare(module, plan, declare_pack(module, real, target))
-        products = {None: declare_product(module, real, target)}
+        pack = amx.declare_tile_pack(module) if tiles else declare_pack(module, real, target)
+        prepare_slots = _define_prepare(module, plan, pack)
+        if tiles:
+            products = Products(amx.declare_tile_product(module), amx.declare_split(module))
+        else:
+            products = Products(declare_product(module, real, target))
         first = []
     writer = _Writer(module, plan, states, real, lanes, products, outputs, partial, saved or {}, first)
     (writer.backward if backward else writer.forward)()
-    return Kernel(str(module), tuple(writer.frame.names), prepare_slots, tuple(writer.places), len(first))
+    return Kernel(str(module), tuple(writer.frame.names), prepare_slots, tuple(writer.places), len(first), tiles)
 
 
 def _changing(plan: Plan, states: Sequence[int]) -> list[Name]:
@@ -93,7 +102,7 @@ def _define_prepare(module: ir.Module, plan: Plan, pack: ir.Function) -> tuple[N
             across, down = frame.index("row_stride", "matrix", factor.matrix), INDEX(1)
             by_k, by_n = (down, across) if factor.turned else (across, down)
             depth = frame.number(v.width)
-            panel = builder.mul(depth, frame.index("panel"))
+            panel = builder.mul(frame.index("packed", Size(v.width)), frame.index("panel"))
             source = frame.pointer("window", factor.matrix, Size(factor.row), Size(factor.column))
             builder.call(
                 pack, [source, by_k, by_n, depth, frame.number(node.width), frame.pointer("panels", *name), panel]
@@ -124,6 +133,7 @@ class _Writer:
         own = self.frame.builder.mul(thread, self.frame.index("scratch_bytes"))
         self._own = self.frame.builder.gep(self.frame.pointer("scratch"), [own], source_etype=ir.IntType(8))
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
+        self._unit = amx.Configured(self.builder) if products.split else None
         self.lanes = Lanes(self.builder, real, lanes)
         self.plan = plan
         self.states = states
@@ -198,6 +208,8 @@ class _Writer:
         yield item, count, table
         b.branch(head)
         b.position_at_end(end)
+        if self._unit:
+            self._unit.end()
         b.ret_void()
         self.frame.begin(b.function.blocks[1])
 
@@ -217,11 +229,11 @@ class _Writer:
         return [self.scratch(("now", i)) for i in numbers], [self.scratch(("then", i)) for i in numbers]
 
     def _ahead(self, time: ir.Value, item: ir.Value, table: ir.Value) -> ir.Value:
-        ahead, product = self.passes.ahead, self.passes.products.get(None)
+        ahead, products = self.passes.ahead, self.passes.products
         if not ahead:
             return INDEX(0)
-        assert product is not None, "a plan for matrices as they stand takes no steps ahead"
-        return ahead.emit(time, table, lambda t: self._running(t, item), product)
+        assert products.packed is not None, "a plan for matrices as they stand takes no steps ahead"
+        return ahead.emit(time, table, lambda t: self._running(t, item), products.packed, products.split)
 
     def _stages(
         self, item: ir.Value, time: ir.Value, rows: ir.Value, line: ir.Value, now: list[ir.Value],

@@ -31,6 +31,7 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
         sorted(options.get("partial", ())),
         options.get("backward", False),
         options.get("direct", False),
+        options.get("tiles", False),
     )
     text = json.dumps([fixed, sorted(options["outputs"].items()), described])
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -113,12 +114,14 @@ def _dump(new: Kernel, size: Callable[[int], int]) -> str:
     def plain(names: Sequence[Name]) -> list[Any]:
         return [[{"size": size(part)} if isinstance(part, Size) else part for part in name] for name in names]
 
-    return json.dumps([new.text, plain(new.slots), plain(new.prepare_slots), plain(new.scratch), new.changing])
+    return json.dumps(
+        [new.text, plain(new.slots), plain(new.prepare_slots), plain(new.scratch), new.changing, new.tiles]
+    )
 
 
 def _load(found: str, sizes: _Sizes) -> Kernel:
     def names(each: Sequence[Any]) -> tuple[Name, ...]:
         return tuple(tuple(sizes.known[p["size"]] if isinstance(p, dict) else p for p in name) for name in each)
 
-    text, slots, prepare_slots, scratch, changing = json.loads(found)
-    return Kernel(text, names(slots), names(prepare_slots), names(scratch), changing)
+    text, slots, prepare_slots, scratch, changing, tiles = json.loads(found)
+    return Kernel(text, names(slots), names(prepare_slots), names(scratch), changing, tiles)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 from llvmlite import ir
 
@@ -16,10 +16,19 @@ from tidegate.compile.llvm.lanes import INDEX, Lanes
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan, Stage, Target
 
-Products: TypeAlias = Mapping[bool | None, ir.Function]
-"""The function that multiplies: by packed panels, None, or else by a matrix as it stands, turned or not."""
-
 LOGIC = {"and": "logical_and", "or": "logical_or", "not": "logical_not"}
+
+
+@dataclass(frozen=True)
+class Products:
+    """The functions that multiply rows: by packed panels, which may want rows torn into tiles by `split` before.
+
+    Or else `standing`, by matrices as they stand, turned or not.
+    """
+
+    packed: ir.Function | None = None
+    split: ir.Function | None = None
+    standing: Mapping[bool, ir.Function] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class Passes:
         self.saved = saved
         self.numbers = {node: number for number, node in enumerate(plan.scratch)}
         self.ahead = Ahead(lanes, frame, plan, scratch)
+        rows = [v for node in plan.products for term, v in self._late(node)]
+        self.torn = {v: number for number, v in enumerate(dict.fromkeys(rows))} if products.split else {}
 
     def emit(self, stage: Stage, at: Moment, table: ir.Value) -> None:
         """Write one stage."""
@@ -87,6 +98,7 @@ class Passes:
         for node in stage.reductions:
             with steps(b, INDEX(0), at.rows, 1) as row:
                 self.lanes.store(self._neutral(node), self._sums(node, row.counter))
+        self._tear(stage, at)
         blocks = b.udiv(b.add(width, b.sub(block, INDEX(1))), block)
         with steps(b, INDEX(0), blocks, 1) as turn:
             first = b.mul(turn.counter, block)
@@ -140,27 +152,40 @@ class Passes:
         return after(self.lanes, strided(self.lanes, base, row, self.frame.index("block")), unit)
 
     def _multiply(self, node: Node, at: Moment, first: ir.Value, units: ir.Value) -> None:
-        number, early = self.plan.products.index(node), self.ahead.terms.get(node, [])
-        stride, begun = self.ahead.line(node) if early else self.frame.index("block"), bool(early)
-        for term, (v, factor) in enumerate(zip(node.inputs, node.attributes, strict=True)):
-            if term in early:
-                continue
-            depth, tile = self.frame.number(v.width), self.tile(node, at, INDEX(0), first, INDEX(0))
-            left = [at.rows, depth, self._rows(v, at), self._row_stride(v)]
+        number, early = self.plan.products.index(node), node in self.ahead.terms
+        stride, begun = self.ahead.line(node) if early else self.frame.index("block"), early
+        for term, v in self._late(node):
+            tile, factor = self.tile(node, at, INDEX(0), first, INDEX(0)), node.attributes[term]
+            left = [at.rows, self.frame.number(v.width)]
+            left += [self._torn(v)] if v in self.torn else [self._rows(v, at), self._row_stride(v)]
             adds, begun = ir.IntType(1)(begun), True
-            if None in self.products:
-                panels = self._panels(number, term, depth, first, units)
+            if self.products.packed:
+                panels = self._panels(number, term, v, first, units)
                 result = [tile, stride, INDEX(2 * self.lanes.count), adds]
-                self.builder.call(self.products[None], [*left, *panels, *result])
+                self.builder.call(self.products.packed, [*left, *panels, *result])
             else:
                 matrix = self._window(factor, first)
-                self.builder.call(self.products[factor.turned], [*left, *matrix, units, tile, stride, adds])
+                self.builder.call(self.products.standing[factor.turned], [*left, *matrix, units, tile, stride, adds])
+
+    def _late(self, node: Node) -> list[tuple[int, Node]]:
+        """Return the terms of a product that are not computed ahead, and what rows they multiply."""
+        early = self.ahead.terms.get(node, [])
+        return [(term, v) for term, v in enumerate(node.inputs) if term not in early]
+
+    def _tear(self, stage: Stage, at: Moment) -> None:
+        """Split the rows that a stage multiplies, once for all products and blocks."""
+        for v in dict.fromkeys(v for node in stage.products for _, v in self._late(node) if v in self.torn):
+            rows = [self._rows(v, at), self._row_stride(v), self._torn(v)]
+            self.builder.call(self.products.split, [at.rows, self.frame.number(v.width), *rows])
+
+    def _torn(self, v: Node) -> ir.Value:
+        return self.scratch(("torn", self.torn[v], Size(v.width)))
 
     def _panels(
-        self, number: int, term: int, depth: ir.Value, first: ir.Value, units: ir.Value
+        self, number: int, term: int, v: Node, first: ir.Value, units: ir.Value
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Return where the panels of the units from `first` on begin, how far they are apart, and how many they are."""
-        b, panel = self.builder, INDEX(2 * self.lanes.count)
+        b, panel, depth = self.builder, INDEX(2 * self.lanes.count), self.frame.index("packed", Size(v.width))
         begin = after(self.lanes, self.frame.pointer("panels", number, term), b.mul(first, depth))
         return begin, b.mul(depth, panel), b.udiv(b.add(units, b.sub(panel, INDEX(1))), panel)
 

@@ -63,6 +63,11 @@ def every(lanes: Lanes, pointer: ir.Value, step: ir.Value, count: int) -> list[i
     return found
 
 
+def blocks(builder: ir.IRBuilder, size: ir.Value, block: int) -> ir.Value:
+    """Return how many blocks hold `size`."""
+    return builder.udiv(builder.add(size, INDEX(block - 1)), INDEX(block))
+
+
 def halves(lanes: Lanes, pointer: ir.Value) -> list[ir.Value]:
     """Return the addresses of both vectors of a row of a panel."""
     return every(lanes, pointer, INDEX(lanes.count), 2)
