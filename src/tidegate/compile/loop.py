@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tidegate.compile import pages
 from tidegate.compile.llvm import amx, panels, threads
-from tidegate.compile.llvm.ahead import AHEAD
+from tidegate.compile.llvm.ahead import AHEAD, AHEAD_TILES
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel
@@ -295,14 +295,15 @@ class Loop:
             return self._padded(self.states[detail])
         if kind == "kept":
             return self._padded(detail)
+        ahead = AHEAD_TILES if self.kernel.tiles else AHEAD
         if kind == "gathered":
-            return AHEAD * self._padded(detail)
+            return ahead * self._padded(detail)
         if kind == "ahead":
-            return AHEAD * self._panel_padded(detail)
+            return ahead * self._panel_padded(detail)
         if kind == "torn":
             return amx.packed(detail)
         if kind == "torn_ahead":
-            return AHEAD * amx.packed(detail)
+            return ahead * amx.packed(detail)
         return {"table": 8 // self.bytes, "sums": self.lanes, "tile": block}[kind]
 
     @cached_property

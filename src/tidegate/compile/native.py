@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from tidegate.compile.lines import sum_lines
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
@@ -211,28 +212,27 @@ class Native:
         begins = list(saved_begins(self._saved, length, count))
         lines = length * count
 
-        def standing(kind: str, name: int | str, offset: int, width: int, turned: bool) -> Tensor:
-            """Some units of a buffer [T, B, ·], a row for each row of each step, or a column."""
+        def standing(kind: str, name: int | str, offset: int, width: int) -> Tensor:
+            """Some units of a buffer [T, B, ·], a line for each row of each step."""
             if kind == "saved":
                 assert isinstance(name, int)
                 whole, total, offset = saved, width, begins[name]
             else:
                 whole, total = buffers[kind, name], buffers[kind, name].shape[2]
-            size, stride = ((width, lines), (1, total)) if turned else ((lines, width), (total, 1))
-            return whole.as_strided(size, stride, whole.storage_offset() + offset)
+            return whole.as_strided((lines, width), (total, 1), whole.storage_offset() + offset)
 
         for outer in self.program.outers:
             f, gradient = outer.factor, (outer.kind, outer.name, outer.offset, outer.width)
             first, second = (gradient, outer.left) if f.turned else (outer.left, gradient)
-            up, down = standing(*first, True), standing(*second, False)
+            across, down = standing(*first), standing(*second)
+            total = sum_lines(across, down, self.target)
             known, shape = found[f.matrix], matrices[f.matrix].shape
-            if known is None and (up.shape[0], down.shape[1]) == shape:
-                found[f.matrix] = torch.mm(up, down)
+            if known is None and total.shape == shape:
+                found[f.matrix] = total
                 continue
             if known is None:
-                known = found[f.matrix] = up.new_zeros(shape)
-            window = known[f.row : f.row + up.shape[0], f.column : f.column + down.shape[1]]
-            window.addmm_(up, down)
+                known = found[f.matrix] = total.new_zeros(shape)
+            known[f.row : f.row + total.shape[0], f.column : f.column + total.shape[1]] += total
         return [m.new_zeros(m.shape) if g is None else g for g, m in zip(found, matrices, strict=True)]
 
 

@@ -21,6 +21,9 @@ from tidegate.compile.stages import Plan
 AHEAD = 32
 """For so many steps what inputs contribute is computed at once."""
 
+AHEAD_TILES = 4
+"""The same for the matrix unit, which few rows fill: what is computed stays in the cache."""
+
 Scratch: TypeAlias = Callable[[tuple[Any, ...]], ir.Value]
 
 
@@ -61,7 +64,7 @@ class Ahead:
         split: ir.Function | None,
     ) -> ir.Value:  # fmt: skip
         """Compute the lines of the steps from `time` on, where it is time to; return the first line of this step."""
-        builder, chunk = self._lanes.builder, INDEX(AHEAD)
+        builder, chunk = self._lanes.builder, INDEX(AHEAD_TILES if split else AHEAD)
         turn = builder.urem(time, chunk)
         rows = running(builder.sub(time, turn))
         # A tile that ends one step's rows must not reach into the next one's.

@@ -32,12 +32,15 @@ DEEP = 32
 PANEL = 32
 """The columns of a panel: two tiles side by side."""
 
+_ORDER = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
+"""Which parts of rows and of a matrix are multiplied: one after the other have one tile in common."""
+
 SLACK = 1024
 """Numbers behind the last panel, which packing uses."""
 
-_PARTS = 3
-_TILE = ROWS * DEEP // 2  # a tile in memory, in numbers of float32
-_LANES = 16
+PARTS = 3
+TILE = ROWS * DEEP // 2  # a tile in memory, in numbers of float32
+LANES = 16
 _SPLIT = [INDEX, INDEX, POINTER, INDEX, POINTER]
 _PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
 _PRODUCT = [INDEX, INDEX, POINTER, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
@@ -46,7 +49,7 @@ _BYTE, _WORD = ir.IntType(8), ir.IntType(32)
 
 def packed(depth: int) -> int:
     """Return how many float32 numbers the parts of `depth` numbers take, padded to whole tiles."""
-    return -(-depth // DEEP) * DEEP * _PARTS // 2
+    return -(-depth // DEEP) * DEEP * PARTS // 2
 
 
 @cache
@@ -91,26 +94,26 @@ def define_split(module: ir.Module) -> ir.Function:
     """
     function = define(module, "split", _SPLIT, pointers=(2, 4))
     rows, depth, source, lda, tiles = function.args
-    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", _LANES)
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     builder = lanes.builder
-    line = builder.mul(blocks(builder, depth, DEEP), INDEX(_PARTS * _TILE))
+    line = builder.mul(blocks(builder, depth, DEEP), INDEX(PARTS * TILE))
     whole = builder.sub(depth, builder.urem(depth, INDEX(DEEP)))
     with steps(builder, INDEX(0), rows, 1) as row:
         begin = strided(lanes, source, row.counter, lda)
         above = strided(lanes, tiles, builder.udiv(row.counter, INDEX(ROWS)), line)
-        target = strided(lanes, above, builder.urem(row.counter, INDEX(ROWS)), INDEX(_LANES))
+        target = strided(lanes, above, builder.urem(row.counter, INDEX(ROWS)), INDEX(LANES))
         with steps(builder, INDEX(0), whole, DEEP, [target]) as column:
             first = after(lanes, begin, column.counter)
-            second = after(lanes, first, INDEX(_LANES))
-            _store_parts(lanes, lanes.load(first), lanes.load(second), column.carried[0], _TILE)
-            column.following = [after(lanes, column.carried[0], INDEX(_PARTS * _TILE))]
+            second = after(lanes, first, INDEX(LANES))
+            store_parts(lanes, lanes.load(first), lanes.load(second), column.carried[0], TILE)
+            column.following = [after(lanes, column.carried[0], INDEX(PARTS * TILE))]
         left = builder.sub(depth, whole)
         with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
             first = after(lanes, begin, whole)
             low = lanes.masked_load(first, lanes.first(left))
-            second = lanes.first(builder.sub(left, INDEX(_LANES)))
-            high = lanes.masked_load(after(lanes, first, INDEX(_LANES)), second)
-            _store_parts(lanes, low, high, column.carried[0], _TILE)
+            second = lanes.first(builder.sub(left, INDEX(LANES)))
+            high = lanes.masked_load(after(lanes, first, INDEX(LANES)), second)
+            store_parts(lanes, low, high, column.carried[0], TILE)
     builder.ret_void()
     return function
 
@@ -123,10 +126,10 @@ def define_tile_pack(module: ir.Module) -> ir.Function:
     and the third, six tiles one after the other. Rows beyond K and columns beyond N are zeros. Strides count numbers
     of float32; `panel_stride ≥ 32 · packed(K)`. `SLACK` numbers behind the last panel are written too.
     """
-    numbers = define_pack(module, "float", _LANES)
+    numbers = define_pack(module, "float", LANES)
     function = define(module, "tile_pack", _PACK, pointers=(0, 5))
     source, row_stride, column_stride, depth, columns, panels, panel_stride = function.args
-    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", _LANES)
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     builder = lanes.builder
     padded = builder.mul(blocks(builder, depth, DEEP), INDEX(DEEP))
     # The panel as numbers, so far behind in its place that tiles, 1.5 times as large, never reach what is still read.
@@ -140,29 +143,29 @@ def define_tile_pack(module: ir.Module) -> ir.Function:
         begin = strided(lanes, source, first, column_stride)
         builder.call(numbers, [begin, row_stride, column_stride, depth, width, staged, INDEX(0)])
         numbers_end, padded_end = (builder.mul(each, INDEX(PANEL)) for each in (depth, padded))
-        with steps(builder, numbers_end, padded_end, _LANES) as rest:
+        with steps(builder, numbers_end, padded_end, LANES) as rest:
             lanes.store(lanes.const(0.0), after(lanes, staged, rest.counter))
         with steps(builder, INDEX(0), padded, DEEP, [staged, target]) as block:
             above, tiles = block.carried
             block.following = [
-                after(lanes, above, INDEX(DEEP * PANEL)), after(lanes, tiles, INDEX(2 * _PARTS * _TILE)),
+                after(lanes, above, INDEX(DEEP * PANEL)), after(lanes, tiles, INDEX(2 * PARTS * TILE)),
             ]  # fmt: skip
             with steps(builder, INDEX(0), INDEX(ROWS), 1) as row, steps(builder, INDEX(0), INDEX(2), 1) as half:
                 number = strided(lanes, above, row.counter, INDEX(PANEL))
-                low = strided(lanes, number, half.counter, INDEX(_LANES))
+                low = strided(lanes, number, half.counter, INDEX(LANES))
                 high = after(lanes, low, INDEX(DEEP // 2 * PANEL))
-                tile = strided(lanes, tiles, half.counter, INDEX(_TILE))
-                place = strided(lanes, tile, row.counter, INDEX(_LANES))
-                _store_parts(lanes, lanes.load(low), lanes.load(high), place, 2 * _TILE)
+                tile = strided(lanes, tiles, half.counter, INDEX(TILE))
+                place = strided(lanes, tile, row.counter, INDEX(LANES))
+                store_parts(lanes, lanes.load(low), lanes.load(high), place, 2 * TILE)
     builder.ret_void()
     return function
 
 
-def _store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, apart: int) -> None:
+def store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, apart: int) -> None:
     """Write two vectors as pairs of bfloat16: the first parts to `place`, the others `apart` numbers behind."""
-    for part in range(_PARTS):
+    for part in range(PARTS):
         # What is left after two parts has eight bits, which need no rounding: a NaN of any kind stays one.
-        last = part == _PARTS - 1
+        last = part == PARTS - 1
         first, second = (_leading(lanes, x, rounded=not last) for x in (low, high))
         pair = lanes.builder.or_(lanes.builder.lshr(first, lanes.bits(16)), second)
         lanes.store(lanes.from_bits(pair), after(lanes, place, INDEX(part * apart)))
@@ -192,10 +195,10 @@ def define_tile_product(module: ir.Module) -> ir.Function:
     function = define(module, "tile_product", _PRODUCT, pointers=(2, 3, 6))
     function.attributes.add("noinline")
     rows, depth, a, b, panel_stride, panel_count, c, ldc, panel_step_c, accumulate = function.args
-    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", _LANES)
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     builder = lanes.builder
     deep, tall = blocks(builder, depth, DEEP), blocks(builder, rows, ROWS)
-    line, down = builder.mul(deep, INDEX(_PARTS * _TILE)), builder.mul(ldc, INDEX(ROWS))
+    line, down = builder.mul(deep, INDEX(PARTS * TILE)), builder.mul(ldc, INDEX(ROWS))
     unit = _Unit(builder)
     with steps(builder, INDEX(0), panel_count, 1) as across:
         panel = strided(lanes, b, across.counter, panel_stride)
@@ -208,8 +211,8 @@ def define_tile_product(module: ir.Module) -> ir.Function:
                 tile.begin(accumulate)
                 with steps(builder, INDEX(0), deep, 1, [above, panel]) as k:
                     tile.add(*k.carried)
-                    parts = after(lanes, k.carried[0], INDEX(_PARTS * _TILE))
-                    k.following = [parts, after(lanes, k.carried[1], INDEX(2 * _PARTS * _TILE))]
+                    parts = after(lanes, k.carried[0], INDEX(PARTS * TILE))
+                    k.following = [parts, after(lanes, k.carried[1], INDEX(2 * PARTS * TILE))]
                 tile.end()
             block = over.counter
     builder.ret_void()
@@ -257,7 +260,7 @@ class _Sums:
         self._stride = lanes.builder.mul(ldc, INDEX(lanes.bytes))
         lower = strided(lanes, corner, INDEX(ROWS), ldc)
         tops = (corner, lower)[:height]
-        self._places = [after(lanes, top, INDEX(half * _LANES)) for top in tops for half in range(2)]
+        self._places = [after(lanes, top, INDEX(half * LANES)) for top in tops for half in range(2)]
         self._sums = range(8 - len(self._places), 8)
         self._height = height
 
@@ -271,16 +274,19 @@ class _Sums:
                     self._unit.zero(tile)
 
     def add(self, above: ir.Value, panel: ir.Value) -> None:
-        """Add what 32 columns of the rows contribute: largest products first, the same order for both heights."""
+        """Add what 32 columns of the rows contribute, smallest products first, in the same order for both heights."""
         rows = [above, after(self._lanes, above, self._line)][: self._height]
-        for right in range(_PARTS):
-            for half in range(2):
-                self._read(2 + half, after(self._lanes, panel, INDEX((2 * right + half) * _TILE)))
-            for left in range(_PARTS - right):
+        held: tuple[int, int] = (-1, -1)
+        for left, right in _ORDER:
+            if right != held[1]:
+                for half in range(2):
+                    self._read(2 + half, after(self._lanes, panel, INDEX((2 * right + half) * TILE)))
+            if left != held[0]:
                 for number, row in enumerate(rows):
-                    self._read(number, after(self._lanes, row, INDEX(left * _TILE)))
-                for number, total in enumerate(self._sums):
-                    self._unit.multiply(total, number // 2, 2 + number % 2)
+                    self._read(number, after(self._lanes, row, INDEX(left * TILE)))
+            for number, total in enumerate(self._sums):
+                self._unit.multiply(total, number // 2, 2 + number % 2)
+            held = left, right
 
     def end(self) -> None:
         for tile, place in zip(self._sums, self._places, strict=True):

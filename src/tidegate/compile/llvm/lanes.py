@@ -141,6 +141,12 @@ class Lanes:
     def store(self, value: ir.Value, pointer: ir.Value) -> None:
         self.builder.store(value, pointer, align=self.bytes)
 
+    def prefetch(self, pointer: ir.Value, *, write: bool) -> None:
+        """Have the line of memory at `pointer` in the first cache soon. Any address will do."""
+        i32 = ir.IntType(32)
+        called = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [POINTER, i32, i32, i32])
+        self.builder.call(called, [pointer, i32(int(write)), i32(3), i32(1)])
+
     def masked_load(self, pointer: ir.Value, mask: ir.Value) -> ir.Value:
         """Return the numbers where `mask` holds and 0 elsewhere; memory outside the mask is not touched."""
         wide = self._wide(self.scalar_type)

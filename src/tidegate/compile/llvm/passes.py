@@ -333,12 +333,7 @@ class _Body:
         stride = self.p.frame.index("step_stride", kind, name)
         step = self.builder.neg(stride) if self.p.saved else stride
         following = self.builder.gep(place, [step], source_etype=self.lanes.scalar_type)
-        i32 = ir.IntType(32)
-        module = self.builder.module
-        called = module.globals.get("llvm.prefetch.p0") or ir.Function(
-            module, ir.FunctionType(ir.VoidType(), [ir.PointerType(), i32, i32, i32]), "llvm.prefetch.p0"
-        )
-        self.builder.call(called, [following, i32(int(write)), i32(3), i32(1)])
+        self.lanes.prefetch(following, write=write)
 
     def _gradient(self, node: Node, unit: ir.Value, wide: bool) -> ir.Value:
         """Return the gradient that reaches a new state: from later steps, and from what was given out."""
