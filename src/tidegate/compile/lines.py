@@ -35,7 +35,7 @@ def sum_lines(first: Tensor, second: Tensor, target: Target) -> Tensor:
 
 
 def _by_tiles(first: Tensor, second: Tensor, target: Target) -> Tensor:
-    compiled, slots = lines.compiled(target)
+    entry = lines.compiled(target)
     several = torch.get_num_threads()
     rows, columns = first.shape[1], second.shape[1]
     share = -(-rows // several)
@@ -53,6 +53,6 @@ def _by_tiles(first: Tensor, second: Tensor, target: Target) -> Tensor:
         "scratch": -(-memory.data_ptr() // LINE) * LINE, "scratch_numbers": each, "tile_numbers": tile_numbers,
         "at_once": AT_ONCE,
     }  # fmt: skip
-    argument = array("q", [values.get(name, 0) for (name,) in slots])
-    threads.run(compiled.addresses[lines.ENTRY], argument.buffer_info()[0], workers)
+    argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
+    threads.run(entry, argument.buffer_info()[0], workers)
     return result[:rows, :columns]

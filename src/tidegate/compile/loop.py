@@ -120,9 +120,10 @@ class Loop:
         self.dense = {("saved", number): width for number, width in enumerate(saved)} | dict(dense)
         self._forms: dict[tuple[int, int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
-        panels.compiled(target, REALS[dtype])
         if kernel.tiles:
             amx.compiled(target)
+        else:
+            panels.compiled(target, REALS[dtype])
         self.compiled = compile_module(kernel.text, (ENTRY, PREPARE) if kernel.prepare_slots else (ENTRY,), target)
         self.entry = self.compiled.addresses[ENTRY]
 

@@ -21,6 +21,7 @@ from tidegate.compile.llvm.engine import compile_module, symbol
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import define, define_pack
+from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, steps, strided
 
 ROWS = 16
@@ -55,15 +56,19 @@ def packed(depth: int) -> int:
 @cache
 def compiled(target: Target) -> dict[str, int]:
     """Return the addresses of the three functions, compiled for `target`, known to every module that declares them."""
-    module = ir.Module("tiles of float")
-    module.triple = target.triple
-    functions = (define_split(module), define_tile_pack(module), define_tile_product(module))
-    for function in functions:
-        function.linkage = "external"
-    addresses = compile_module(str(module), [function.name for function in functions], target).addresses
+    text = written("tiles of float", lambda: str(_module(target)))
+    addresses = compile_module(text, ["split", "tile_pack", "tile_product"], target).addresses
     for name, address in addresses.items():
         symbol(_shared(name), address)
     return addresses
+
+
+def _module(target: Target) -> ir.Module:
+    module = ir.Module("tiles of float")
+    module.triple = target.triple
+    for function in (define_split(module), define_tile_pack(module), define_tile_product(module)):
+        function.linkage = "external"
+    return module
 
 
 def declare_split(module: ir.Module) -> ir.Function:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tidegate.compile.graph import Factor, Node
-from tidegate.compile.llvm.cache import disk_cache
 from tidegate.compile.llvm.frame import Name, Size
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.kernel import Kernel, emit
+from tidegate.compile.llvm.texts import written
 from tidegate.compile.stages import Plan
-from tidegate.version import __version__
-
-_written: dict[str, str] = {}
 
 
 def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **options: Any) -> Kernel:
@@ -25,7 +19,6 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
     sizes = _Sizes()
     described = _Description(sizes).plan(plan, states, options.get("saved") or {})
     fixed = (
-        _writer(),
         target.isa,
         real,
         sorted(options.get("partial", ())),
@@ -34,29 +27,8 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
         options.get("tiles", False),
     )
     text = json.dumps([fixed, sorted(options["outputs"].items()), described])
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    found = _written.get(digest) or _from_disk(digest)
-    if found is None:
-        new = emit(plan, states, target, real, **options)
-        found = _dump(new, sizes)
-        disk = disk_cache()
-        if disk:
-            disk.store(digest, found.encode())
-    _written[digest] = found
+    found = written(text, lambda: _dump(emit(plan, states, target, real, **options), sizes))
     return _load(found, sizes)
-
-
-@cache
-def _writer() -> str:
-    """Return what tells this version of the code that writes kernels from every other."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join([__version__.encode(), *(source.read_bytes() for source in sources)])).hexdigest()
-
-
-def _from_disk(digest: str) -> str | None:
-    disk = disk_cache()
-    found = disk.load(digest) if disk else None
-    return None if found is None else found.decode()
 
 
 class _Sizes:

@@ -8,21 +8,28 @@ from llvmlite import ir
 
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.amx import DEEP, LANES, PANEL, PARTS, ROWS, TILE
-from tidegate.compile.llvm.engine import Compiled, compile_module
-from tidegate.compile.llvm.frame import Frame, Name
+from tidegate.compile.llvm.engine import compile_module
+from tidegate.compile.llvm.frame import Frame
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import define, transposed
+from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, every, steps, strided
 
 ENTRY = "sum_lines"
+
+SLOTS = (
+    "threads", "taken", "parts", "high", "rows", "columns", "lines", "first", "first_stride", "second",
+    "second_stride", "result", "result_stride", "scratch", "scratch_numbers", "tile_numbers", "at_once",
+)  # fmt: skip
+"""What stands in the argument of `sum_lines`, in order."""
 
 _TEAR = [POINTER, INDEX, INDEX, INDEX, POINTER, INDEX]
 
 
 @cache
-def compiled(target: Target) -> tuple[Compiled, tuple[Name, ...]]:
-    """Return `void sum_lines(argument)`, to be called by every thread, and what stands in its argument.
+def compiled(target: Target) -> int:
+    """Return the address of `void sum_lines(argument)`, to be called by every thread with what `SLOTS` names.
 
     Threads take parts of the result, `high` of its `rows`, of which there are `parts`. P [lines, rows] and
     Q [lines, columns] have unit stride over columns; the result is written to whole tiles, 16 rows and 32 columns.
@@ -30,14 +37,19 @@ def compiled(target: Target) -> tuple[Compiled, tuple[Name, ...]]:
     `threads` and `taken` are counters, which begin at 0. Lines are added in their order, whatever the parts are.
     """
     amx.compiled(target)
+    text = written("lines of float", lambda: str(_module(target)))
+    return compile_module(text, (ENTRY,), target).addresses[ENTRY]
+
+
+def _module(target: Target) -> ir.Module:
     module = ir.Module("lines of float")
     module.triple = target.triple
     product = amx.declare_tile_product(module)
     turn, take = _define_turning(module), _define_taking(module)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
-    frame = Frame(function)
+    frame = Frame(function, [(slot,) for slot in SLOTS])
     _Writer(frame, turn, take, product).write()
-    return compile_module(str(module), (ENTRY,), target), tuple(frame.names)
+    return module
 
 
 class _Writer:

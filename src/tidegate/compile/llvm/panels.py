@@ -13,6 +13,7 @@ from llvmlite import ir
 from tidegate.compile.llvm.engine import compile_module, symbol
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import Product, after, every, halves, steps, strided
 
 _PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
@@ -22,16 +23,21 @@ _PRODUCT = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX,
 @cache
 def compiled(target: Target, real: str) -> dict[str, int]:
     """Return the addresses of both functions, compiled for `target` and known to every module that declares them."""
-    module = ir.Module(f"panels of {real}")
-    module.triple = target.triple
-    lanes = target.lanes(real)
-    functions = (define_pack(module, real, lanes), define_product(module, real, lanes, target.registers))
-    for function in functions:
-        function.linkage = "external"
-    addresses = compile_module(str(module), [function.name for function in functions], target).addresses
+    names = [f"pack_{real}", f"product_{real}"]
+    text = written(f"panels of {real} for {target.isa}", lambda: str(_module(target, real)))
+    addresses = compile_module(text, names, target).addresses
     for name, address in addresses.items():
         symbol(_shared(name, target), address)
     return addresses
+
+
+def _module(target: Target, real: str) -> ir.Module:
+    module = ir.Module(f"panels of {real}")
+    module.triple = target.triple
+    lanes = target.lanes(real)
+    for function in (define_pack(module, real, lanes), define_product(module, real, lanes, target.registers)):
+        function.linkage = "external"
+    return module
 
 
 def declare_pack(module: ir.Module, real: str, target: Target) -> ir.Function:
