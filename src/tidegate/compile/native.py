@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tidegate.compile.lines import sum_lines
+from tidegate.compile.lines import MatrixGradients
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of, saved_begins, saved_size, zeros
+from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of, saved_size, zeros
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -104,6 +104,10 @@ class Native:
         return found | {("shared_gradient", index): vectors for index, _ in enumerate(traced.vectors)}
 
     @cached_property
+    def _matrix_gradients(self) -> MatrixGradients:
+        return MatrixGradients(self.program, self._saved, self.target, self.dtype)
+
+    @cached_property
     def _names(self) -> list[str]:
         return list(self.program.traced.widths)
 
@@ -183,7 +187,7 @@ class Native:
         reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
         summed = to_vectors[0] if items == 1 else to_vectors.sum(0)
         sums = summed.split_with_sizes(sizes)
-        to_matrices = self._matrix_gradients(matrices, buffers, saved, length, count)
+        to_matrices = self._matrix_gradients.sum(buffers, saved, length, count)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 
     def saved_size(self, length: int, count: int) -> int:
@@ -203,37 +207,6 @@ class Native:
         if resets is not None:
             buffers["resets", 0] = resets.t()[..., None]
         return buffers
-
-    def _matrix_gradients(
-        self, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, length: int, count: int
-    ) -> list[Tensor]:
-        """Sum what each product contributes to its matrix over all rows and steps, as large products."""
-        found: list[Tensor | None] = [None] * len(matrices)
-        begins = list(saved_begins(self._saved, length, count))
-        lines = length * count
-
-        def standing(kind: str, name: int | str, offset: int, width: int) -> Tensor:
-            """Some units of a buffer [T, B, ·], a line for each row of each step."""
-            if kind == "saved":
-                assert isinstance(name, int)
-                whole, total, offset = saved, width, begins[name]
-            else:
-                whole, total = buffers[kind, name], buffers[kind, name].shape[2]
-            return whole.as_strided((lines, width), (total, 1), whole.storage_offset() + offset)
-
-        for outer in self.program.outers:
-            f, gradient = outer.factor, (outer.kind, outer.name, outer.offset, outer.width)
-            first, second = (gradient, outer.left) if f.turned else (outer.left, gradient)
-            across, down = standing(*first), standing(*second)
-            total = sum_lines(across, down, self.target)
-            known, shape = found[f.matrix], matrices[f.matrix].shape
-            if known is None and total.shape == shape:
-                found[f.matrix] = total
-                continue
-            if known is None:
-                known = found[f.matrix] = total.new_zeros(shape)
-            known[f.row : f.row + total.shape[0], f.column : f.column + total.shape[1]] += total
-        return [m.new_zeros(m.shape) if g is None else g for g, m in zip(found, matrices, strict=True)]
 
 
 def _put(buffers: Buffers, **kinds: Sequence[Tensor]) -> None:

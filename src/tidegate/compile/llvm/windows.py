@@ -1,0 +1,114 @@
+"""Sums over lines, Pᵀ Q, with vectors, as IR: matrices' gradients, a window each, by one call for all of them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llvmlite import ir
+
+from tidegate.compile.llvm.engine import compile_module
+from tidegate.compile.llvm.frame import Frame
+from tidegate.compile.llvm.host import Target
+from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.texts import written
+from tidegate.compile.llvm.tile import after, blocks, steps, strided
+
+ENTRY = "sum_windows"
+
+SLOTS = ("taken", "windows", "table")
+"""What stands in the argument of `sum_windows`, in order."""
+
+FIELDS = (
+    "first", "first_stride", "second", "second_stride", "lines", "rows", "columns", "result", "result_stride",
+)  # fmt: skip
+"""What stands in the table for each window, in order."""
+
+
+@cache
+def compiled(target: Target, real: str) -> int:
+    """Return the address of `void sum_windows(argument)`, to be called by every thread with what `SLOTS` names.
+
+    `table` holds the numbers of `FIELDS` for each of so many `windows`: for row r and column j of a result
+
+        result[r*result_stride + j] = Σ_k first[k*first_stride + r] · second[k*second_stride + j]
+
+    Strides count numbers; nothing overlaps. Lines are added in their order, each by one fma, from 0: a window has the
+    same bits however a matrix is cut into windows. `taken` is a counter, which begins at 0.
+    """
+    text = written(f"windows of {real} for {target.isa}", lambda: str(_module(target, real)))
+    return compile_module(text, (ENTRY,), target).addresses[ENTRY]
+
+
+def _module(target: Target, real: str) -> ir.Module:
+    module = ir.Module(f"windows of {real}")
+    module.triple = target.triple
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
+    frame = Frame(function, [(slot,) for slot in SLOTS])
+    b = ir.IRBuilder(function.append_basic_block("start"))
+    lanes = Lanes(b, real, target.lanes(real))
+    head, body, end = (b.append_basic_block(name) for name in ("take", "window", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    item = b.atomic_rmw("add", frame.slot("taken"), INDEX(1), "monotonic")
+    b.cbranch(b.icmp_signed("<", item, frame.index("windows")), body, end)
+    b.position_at_end(body)
+    record = b.gep(frame.pointer("table"), [b.mul(item, INDEX(len(FIELDS)))], source_etype=INDEX)
+    _Window(lanes, record).sum(12 if target.registers >= 32 else 4)
+    b.branch(head)
+    b.position_at_end(end)
+    b.ret_void()
+    frame.begin(function.blocks[1])
+    return module
+
+
+class _Window:
+    """One window of a result, a few rows times two vectors in registers over all lines."""
+
+    def __init__(self, lanes: Lanes, record: ir.Value) -> None:
+        self._lanes = lanes
+        self._at = {name: self._field(record, number) for number, name in enumerate(FIELDS)}
+
+    def _field(self, record: ir.Value, number: int) -> ir.Value:
+        b = self._lanes.builder
+        place = b.gep(record, [INDEX(number)], source_etype=INDEX)
+        return b.load(place, align=8, typ=POINTER if FIELDS[number] in ("first", "second", "result") else INDEX)
+
+    def sum(self, tallest: int) -> None:
+        b, lanes, at = self._lanes.builder, self._lanes, self._at
+        panel = 2 * lanes.count
+        rest = b.urem(at["rows"], INDEX(tallest))
+        with steps(b, INDEX(0), blocks(b, at["columns"], panel), 1) as across:
+            column = b.mul(across.counter, INDEX(panel))
+            left = b.sub(at["columns"], column)
+            masks = [lanes.first(b.sub(left, INDEX(half * lanes.count))) for half in range(2)]
+            with steps(b, INDEX(0), b.sub(at["rows"], rest), tallest) as down:
+                self._tile(tallest, down.counter, column, masks)
+            row = down.counter
+            for height in (height for height in (8, 4, 2, 1) if height < tallest):
+                here = b.and_(rest, INDEX(height))
+                with b.if_then(b.icmp_signed("!=", here, INDEX(0))):
+                    self._tile(height, row, column, masks)
+                row = b.add(row, here)
+
+    def _tile(self, height: int, row: ir.Value, column: ir.Value, masks: list[ir.Value]) -> None:
+        lanes, at = self._lanes, self._at
+        first, second = after(lanes, at["first"], row), after(lanes, at["second"], column)
+        zeros = [lanes.const(0.0)] * (2 * height)
+        with steps(lanes.builder, INDEX(0), at["lines"], 1, [first, second, *zeros]) as line:
+            above, beside, *sums = line.carried
+            line.following = [after(lanes, above, at["first_stride"]), after(lanes, beside, at["second_stride"])]
+            factors = [lanes.masked_load(half, mask) for half, mask in zip(self._halves(beside), masks, strict=True)]
+            for number in range(height):
+                place = after(lanes, above, INDEX(number))
+                one = lanes.splat(lanes.builder.load(place, align=lanes.bytes, typ=lanes.scalar_type))
+                held = sums[2 * number : 2 * number + 2]
+                line.following += [lanes.fma(one, factor, value) for factor, value in zip(factors, held, strict=True)]
+        for number in range(height):
+            place = after(
+                lanes, strided(lanes, at["result"], lanes.builder.add(row, INDEX(number)), at["result_stride"]), column
+            )
+            for half, (target, mask) in enumerate(zip(self._halves(place), masks, strict=True)):
+                lanes.masked_store(line.carried[2 + 2 * number + half], target, mask)
+
+    def _halves(self, place: ir.Value) -> list[ir.Value]:
+        return [place, after(self._lanes, place, INDEX(self._lanes.count))]
