@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cells import Cell
-from tidegate.compile import loop
+from tidegate.compile import memory
 from tidegate.compile.select import BACKENDS
 
 from .cases import (
@@ -73,7 +73,8 @@ def memory_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
             return torch.full(tuple(shape), 255, dtype=dtype)
         return torch.full(tuple(shape), float("nan"), dtype=dtype)
 
-    monkeypatch.setattr(loop, "fresh", poisoned)
+    monkeypatch.setattr(memory, "fresh", poisoned)
+    monkeypatch.setattr(memory, "MOST_KEPT", 0)
 
 
 def built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:

@@ -16,7 +16,8 @@ from torch import Tensor
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.llvm.host import host
-from tidegate.compile.loop import REALS, zeros
+from tidegate.compile.loop import REALS
+from tidegate.compile.memory import zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES, unroll_as_node, unroll_now
 from tidegate.compile.program import fingerprint, program

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tidegate.compile import memory
 from tidegate.compile.llvm import amx, lines, threads, windows
 from tidegate.compile.llvm.amx import PANEL, ROWS
 from tidegate.compile.llvm.host import Target
-from tidegate.compile.loop import LINE, MOST_FORMS, REALS, fresh, saved_begins
+from tidegate.compile.loop import MOST_FORMS, REALS, saved_begins
 from tidegate.compile.program import Outer, Program
 
 FEW_LINES, FEW = 1024, 1 << 24
@@ -105,7 +106,7 @@ class MatrixGradients:
             if len(self._tables) >= MOST_FORMS:
                 self._tables.clear()
             known = self._tables[length, count, several] = self._table(length, count, several)
-        found = [fresh(shape, self._dtype) for shape in self._shapes]
+        found = [memory.fresh(shape, self._dtype) for shape in self._shapes]
         table = known.numbers[:]
         for place, name, offset in known.reads:
             table[place] = (saved if name[0] == "saved" else buffers[name]).data_ptr() + offset
@@ -197,18 +198,19 @@ def _by_tiles(first: Tensor, second: Tensor, target: Target) -> Tensor:
     share = -(-rows // several)
     high = min(MOST_ROWS, -(-share // (2 * ROWS)) * 2 * ROWS)
     parts = -(-rows // high)
-    result = fresh((-(-rows // ROWS) * ROWS, -(-columns // PANEL) * PANEL), first.dtype)
+    result = memory.fresh((-(-rows // ROWS) * ROWS, -(-columns // PANEL) * PANEL), first.dtype)
     tile_numbers = high * amx.packed(AT_ONCE)
     each = tile_numbers + result.shape[1] * amx.packed(AT_ONCE)
     workers = several if parts > 1 else 1
-    memory = fresh((workers * each * first.itemsize + LINE,), torch.uint8)
     values = {
         "parts": parts, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
         "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.shape[1],
-        "scratch": -(-memory.data_ptr() // LINE) * LINE, "scratch_numbers": each, "tile_numbers": tile_numbers,
+        "scratch_numbers": each, "tile_numbers": tile_numbers,
         "at_once": AT_ONCE,
     }  # fmt: skip
-    argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
-    threads.run(entry, argument.buffer_info()[0], workers)
+    with memory.workspace(workers * each * first.itemsize + memory.LINE) as own:
+        values["scratch"] = memory.aligned(own)
+        argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
+        threads.run(entry, argument.buffer_info()[0], workers)
     return result[:rows, :columns]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidegate.compile import pages
+from tidegate.compile import memory
 from tidegate.compile.llvm import amx, panels, threads
 from tidegate.compile.llvm.ahead import AHEAD, AHEAD_TILES
 from tidegate.compile.llvm.engine import compile_module
@@ -21,7 +21,6 @@ from tidegate.compile.llvm.kernel import ENTRY, PREPARE, Kernel
 from tidegate.compile.stages import Plan
 
 REALS = {torch.float32: "float", torch.float64: "double"}
-LINE = 64
 MOST_ROWS = 64
 TILE_BYTES = 16384
 MOST_FORMS = 64
@@ -54,23 +53,6 @@ def _full(rows: int, steps: int) -> Batch:
     active = torch.full((steps + 1,), rows, device="cpu")
     active[steps] = 0
     return Batch(rows, steps, torch.arange(rows, device="cpu"), active)
-
-
-def blank(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
-    """Return memory for a kernel to write; what it does not write is never read, unless it must be `zero`."""
-    return pages.asked(torch.empty(shape, dtype=dtype, device="cpu")).zero_() if zero else fresh(shape, dtype)
-
-
-@lru_cache(maxsize=64)
-def zeros(rows: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Return zeros that nobody writes to."""
-    with torch.inference_mode(False):
-        return torch.zeros(rows, width, dtype=dtype, device="cpu")
-
-
-def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return memory that may hold anything; tests have it hold NaN."""
-    return pages.asked(torch.empty(shape, dtype=dtype, device="cpu"))
 
 
 @dataclass(frozen=True)
@@ -138,8 +120,13 @@ class Loop:
         """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], dense or with unit stride over the last axis."""
         several = torch.get_num_threads()
         form = self.form(batch.rows, batch.steps, items, several)
-        memory = fresh((form.size,), torch.uint8)
-        base = -(-memory.data_ptr() // LINE) * LINE
+        with memory.workspace(form.size) as own:
+            self._run(form, batch, matrices, buffers, saved, memory.aligned(own), several if items > 1 else 1)
+
+    def _run(
+        self, form: _Form, batch: Batch, matrices: Sequence[Tensor], buffers: Mapping[tuple[str, int | str], Tensor],
+        saved: Tensor | None, base: int, several: int,
+    ) -> None:  # fmt: skip
         argument = form.numbers[:]
         if form.panels:
             self._pack(form, matrices, base)
@@ -161,7 +148,7 @@ class Loop:
                     argument[row_stride] = buffer.stride(-2)
                 if step_stride is not None:
                     argument[step_stride] = buffer.stride(0)
-        threads.run(self.entry, argument.buffer_info()[0], several if items > 1 else 1)
+        threads.run(self.entry, argument.buffer_info()[0], several)
 
     def _pack(self, form: _Form, matrices: Sequence[Tensor], base: int) -> None:
         """Pack the windows of the matrices that products multiply by into panels."""
@@ -195,7 +182,7 @@ class Loop:
         block = self._block(each)
         offsets, scratch_bytes = self._scratch(each, block)
         panel_offsets, panel_numbers = self._panels if self.kernel.prepare_slots else ({}, 0)
-        scratch_begins = -(-panel_numbers * self.bytes // LINE) * LINE
+        scratch_begins = -(-panel_numbers * self.bytes // memory.LINE) * memory.LINE
         saved_offsets = list(saved_begins(self.saved, steps, rows))
         values: dict[tuple[Any, ...], int] = {
             ("scratch_bytes",): scratch_bytes,
@@ -227,7 +214,7 @@ class Loop:
         return _Form(
             numbers=array("q", [values.get(name, 0) for name in self.kernel.slots]),
             packing=array("q", [values.get(name, 0) for name in self.kernel.prepare_slots]),
-            size=scratch_begins + workers * scratch_bytes + LINE,
+            size=scratch_begins + workers * scratch_bytes + memory.LINE,
             order=slots["order",],
             active=slots["active",],
             memory=[(slots["scratch",], scratch_begins), *((slots[name], offset) for name, offset in panels_at)],
@@ -286,7 +273,7 @@ class Loop:
             offsets[name] = total
             width = self._scratch_width(name, block)
             size = (rows * width + 2 * self.lanes) * self.bytes
-            total += -(-size // LINE) * LINE
+            total += -(-size // memory.LINE) * memory.LINE
         return offsets, total
 
     def _scratch_width(self, name: tuple[Any, ...], block: int) -> int:

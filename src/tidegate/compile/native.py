@@ -14,7 +14,8 @@ from tidegate.compile.lines import MatrixGradients
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import REALS, Batch, Loop, blank, blocks_of, saved_size, zeros
+from tidegate.compile.loop import REALS, Batch, Loop, blocks_of, saved_size
+from tidegate.compile.memory import blank, lent, zeros
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -177,17 +178,17 @@ class Native:
         ]
         buffers = self._given(steps, rows, vectors, resets)
         buffers["out_gradient", 0] = _unit_stride(out_gradient)
-        if program.outer_width:
-            buffers["outer", 0] = blank(length, count, program.outer_width, dtype=dtype, zero=ragged)
         for name, gradient in zip(names, to_steps, strict=True):
             buffers["step_gradient", name] = gradient
         shares = to_vectors.split_with_sizes(sizes, 1)
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         reverse = self.reverse_tiles if self._by_tiles(count) else self.reverse
-        reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
+        with lent(length, count, program.outer_width, dtype=dtype, zero=ragged) as outer:
+            buffers["outer", 0] = outer
+            reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
+            to_matrices = self._matrix_gradients.sum(buffers, saved, length, count)
         summed = to_vectors[0] if items == 1 else to_vectors.sum(0)
         sums = summed.split_with_sizes(sizes)
-        to_matrices = self._matrix_gradients.sum(buffers, saved, length, count)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 
     def saved_size(self, length: int, count: int) -> int:

@@ -13,7 +13,8 @@ import torch
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
 from tidegate.compile.llvm import threads
-from tidegate.compile.loop import LINE, Batch, fresh
+from tidegate.compile.loop import Batch
+from tidegate.compile.memory import aligned, fresh
 from tidegate.compile.settled import Place, kernels_of
 
 
@@ -44,7 +45,7 @@ class Argument:
         self._memory = fresh((layer.size,), torch.uint8)
         self.kernel, self.write = layer.kernel, layer.write.pack_into
         self.numbers = layer.numbers[:]
-        self.numbers[layer.scratch] = -(-self._memory.data_ptr() // LINE) * LINE
+        self.numbers[layer.scratch] = aligned(self._memory)
         # As C has it, so that no call need convert it.
         self.address = c_size_t(self.numbers.buffer_info()[0])
         self._parameters = slice(first := layer.write.size // self.numbers.itemsize, first + len(layer.parameters))

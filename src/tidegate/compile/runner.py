@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
-from tidegate.compile.loop import MOST_FORMS, zeros
+from tidegate.compile.loop import MOST_FORMS
+from tidegate.compile.memory import zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import unroll_now
 from tidegate.compile.select import choose
