@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -47,6 +48,7 @@ RUN = ("llvm", "reference")
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9}
 HALF_A_UNIT = 2**-25
 BATCHES, WIDTHS, STEPS = (1, 2, 17), (1, 17, 64, 100), (1, 2, 33)
+MANY = 16 * (os.cpu_count() or 1) * 3 - 1
 SIZES = list(itertools.product(BATCHES, WIDTHS, STEPS))
 EVERY = list(itertools.product(VARIANTS, TECHNIQUES))
 
@@ -176,6 +178,18 @@ def test_equals_the_reference_in_float32(name: str, technique: str) -> None:
         compare(name, technique, *size, torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("name", "technique"),
+    [pair for pair in QUICK if pair[0] in STOCK and pair[1] not in NORMS]
+    + [(name, ("plain", "lengths", "noise")[at % 3]) for at, name in enumerate(VARIANTS) if at % 3 == 1],
+)
+def test_many_rows_equal_the_reference_in_float32(name: str, technique: str) -> None:
+    """So many that a matrix unit multiplies, where the machine has one: blocks of whole tiles, and not."""
+    at = list(VARIANTS).index(name)
+    for batch, hidden, steps in ((32, 64, 33), (MANY, 17, 5)):
+        compare(name, technique, batch, hidden, min(steps, STEPS[at % len(STEPS)] + 2), torch.float32)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", [name for name in VARIANTS if "bias=False" not in name])
 def test_few_rows_and_steps_which_take_matrices_as_they_stand_equal_the_reference(name: str) -> None:
@@ -237,10 +251,20 @@ def test_every_cell_compiles(name: str) -> None:
     ],
 )
 def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(name: str, technique: str) -> None:
+    same_bits(name, technique, 9)
+
+
+@pytest.mark.parametrize("technique", ["plain", "lengths"])
+@pytest.mark.parametrize("name", STOCK)
+def test_a_row_of_many_has_the_same_bits_whatever_else_is_in_the_batch(name: str, technique: str) -> None:
+    same_bits(name, technique, MANY)
+
+
+def same_bits(name: str, technique: str, rows: int) -> None:
     cell = built(name, technique, 17, torch.float32)
-    x = torch.randn(9, 6, 5)
-    lengths = torch.tensor([6, 2, 5, 0, 6, 3, 6, 1, 4]) if technique == "lengths" else None
-    state = tuple(s.detach() for s in states_of(cell, random_state(cell, 9)))
+    x = torch.randn(rows, 6, 5)
+    lengths = torch.tensor([6, 2, 5, 0, 6, 3, 6, 1, 4]).repeat(-(-rows // 9))[:rows] if technique == "lengths" else None
+    state = tuple(s.detach() for s in states_of(cell, random_state(cell, rows)))
 
     def run(x: Tensor, states: Sequence[Tensor], lengths: Tensor | None, threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
@@ -250,7 +274,7 @@ def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(name: str, techni
 
     whole = run(x, state, lengths, 1)
     kept = [2, 4]
-    others = torch.randn(9, 6, 5)
+    others = torch.randn(rows, 6, 5)
     others[kept] = x[kept]
     other_states = [torch.randn_like(s).abs() for s in state]
     for s, o in zip(state, other_states, strict=True):
@@ -260,7 +284,7 @@ def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch(name: str, techni
             for a, b in zip(whole, again, strict=True):
                 assert torch.equal(a[kept], b[kept])
     if lengths is not None:
-        longer = torch.cat([x, torch.full((9, 3, 5), float("nan"))], 1)
+        longer = torch.cat([x, torch.full((rows, 3, 5), float("nan"))], 1)
         for a, b in zip(whole, run(longer, state, lengths, 1), strict=True):
             assert_close([b[kept, :6] if b.dim() == 3 else b[kept]], [a[kept]], 1e-6)
     few = run(x[kept], [s[kept] for s in state], None if lengths is None else lengths[kept], 1)

@@ -1,0 +1,63 @@
+"""Sums over rows and steps: each way against NumPy, and each way for the same cell."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from tidegate.cells import CELLS
+from tidegate.compile import lines
+from tidegate.compile.llvm.host import host
+from tidegate.nn import Recurrent
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"), [(1, 1, 1), (97, 33, 65), (300, 17, 600), (500, 300, 40), (1000, 16, 32)]
+)
+def test_the_matrix_unit_sums_lines(count: int, rows: int, columns: int, threads: int) -> None:
+    if host().isa != "amx":
+        pytest.skip("this machine has no matrix unit, or Linux does not lend it")
+    torch.set_num_threads(threads)
+    first, second = torch.randn(count, rows + 3)[:, :rows], torch.randn(count, columns + 1)[:, 1:]
+    exact = first.double().t() @ second.double()
+    size = first.abs().double().t() @ second.abs().double()
+    found = lines._by_tiles(first, second, host())
+    assert found.shape == exact.shape
+    assert ((found - exact).abs() <= (count + 4) * 2**-24 * size).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["rnn", "gru", "gru_reset_before", "lstm", "mgu", "scrn", "lru"])
+def test_one_call_for_all_matrices_sums_what_one_for_each_does(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    cell = CELLS[name](5, 12, dtype=dtype)
+    x = torch.randn(3, 7, 5, dtype=dtype)
+    layer = Recurrent(cell, backend="llvm")
+
+    def gradients() -> list[torch.Tensor]:
+        return list(torch.autograd.grad(layer(x)[0].square().sum(), list(cell.parameters())))
+
+    at_once = gradients()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(lines, "ALONE", 0)
+    shared = gradients()
+    monkeypatch.setattr(lines, "FEW", 0)
+    one_by_one = gradients()
+    for a, b, c in zip(at_once, shared, one_by_one, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-6)
+
+
+def test_which_way_is_taken_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(lines, "sum_lines", lambda p, q, _: taken.append(tuple(p.shape)) or p.t() @ q)
+    layer = Recurrent(CELLS["lstm"](8, 16), backend="llvm")
+    for batch, steps in product((1, 4), (2, lines.FEW_LINES // 4 + 1)):
+        taken.clear()
+        layer(torch.randn(batch, steps, 8))[0].sum().backward()
+        assert bool(taken) == (batch * steps > lines.FEW_LINES)
