@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -92,10 +93,20 @@ class Noise:
 
 def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:
     """Draw a mask from torch's random state: 1 where a unit keeps its old value, or dropout's 0 and 1/(1 − rate)."""
-    mask = like.new_empty(shape)
     if name.startswith("kept_"):
-        return mask.bernoulli_(rate)
-    return mask.bernoulli_(1 - rate).div_(max(1 - rate, 1e-7))
+        return _ones(rate, like, shape)
+    return _ones(1 - rate, like, shape).div_(max(1 - rate, 1e-7))
+
+
+def _ones(rate: float, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw ones at this rate, else zeros."""
+    if rate in (0, 1) or like.device.type != "cpu":
+        return like.new_empty(shape).bernoulli_(rate)
+    # Torch's own way takes 64 random bits for each number; 32 are enough, and take two fifths of the time.
+    count = math.prod(shape)
+    bits = torch.empty(-(-count // 2), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    drawn = bits.view(torch.int32)[:count].view(shape)
+    return torch.lt(drawn, min(round(rate * 2**32), 2**32 - 1) - 2**31).to(like.dtype)
 
 
 def rates(owner: str, name: str, rate: Rate, count: int) -> tuple[float, ...]:
