@@ -15,7 +15,7 @@ from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
 from tidegate.compile.loop import REALS, Batch, Loop, blocks_of, saved_size
-from tidegate.compile.memory import blank, lent, zeros
+from tidegate.compile.memory import blank, leased, lent, zeros
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -126,7 +126,7 @@ class Native:
         buffers = self._given(steps, rows, vectors, resets)
         outputs = blank(length, count, self.program.states[0], dtype=self.dtype, zero=ragged)
         final = [blank(*s.shape, dtype=self.dtype) for s in states]
-        saved = blank(self.saved_size(length, count) if save else 0, dtype=self.dtype, zero=ragged)
+        saved = leased(self.saved_size(length, count) if save else 0, dtype=self.dtype, zero=ragged)
         buffers["out", 0] = outputs
         _put(buffers, initial=states, final=final, fresh=initial)
         loop = self._loop_for(length, count, save)
