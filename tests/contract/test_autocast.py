@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from tidegate import nn as tnn
 from tidegate.cells import CELLS, Cell
 from tidegate.compile.call import Call
+from tidegate.compile.llvm.host import host
 from tidegate.compile.select import BACKENDS, choose
 from tidegate.errors import BackendError
 
@@ -42,11 +44,32 @@ def test_states_and_outputs_keep_the_weights_dtype(name: str, ragged: bool, give
     assert not torch.equal(short, y)
 
 
+@pytest.mark.parametrize("name", STOCK)
+def test_kernels_multiply_as_autocast_does_where_the_machine_can(name: str) -> None:
+    """Many rows: a matrix unit takes bfloat16. Without one all is float32, and so it is again after autocast."""
+    torch.manual_seed(0)
+    cell: Cell = VARIANTS[name](40, 64)
+    x = torch.randn(32 * (os.cpu_count() or 1), 12, 40)
+
+    def run(backend: str, short: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+            y, _ = unroll(cell, x, backend=backend)
+        return [y.detach(), *gradients([y], list(cell.parameters()))]
+
+    plain, short, again = (run("llvm", each) for each in (False, True, False))
+    for a, b, c, d in zip(plain, short, again, run("reference", True), strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(a, b) == (host().isa != "amx")
+        # Both round what is multiplied to 8 bits.
+        assert float((b - a).norm()) < 0.01 * float(a.norm())
+        assert float((b - a).norm()) < 1.5 * float((d - a).norm())
+
+
 def test_torchs_kernels_say_that_they_do_not_run_under_autocast() -> None:
     cell, x = CELLS["lstm"](5, 4), torch.randn(3, 6, 5)
     assert choose(Call(cell, x)) == "aten"
     with autocast():
-        assert choose(Call(cell, x)) == "reference"
+        assert choose(Call(cell, x)) == "llvm"
         with pytest.raises(BackendError, match="on the CPU do not run under autocast"):
             unroll(cell, x, backend="aten")
         assert BACKENDS["reference"].refuses(Call(cell, x)) is None

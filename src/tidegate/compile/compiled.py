@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call, Refusal, Run
+from tidegate.compile.llvm.amx import EXACT, SHORT
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import REALS
 from tidegate.compile.memory import zeros
@@ -37,7 +38,7 @@ class _Known:
     """
 
     traces: dict[Key, Result] = field(default_factory=dict)
-    last: tuple[int, bool, torch.dtype, Result] | None = None
+    last: tuple[int, bool, tuple[torch.dtype, int], Result] | None = None
 
 
 _TRACED: WeakKeyDictionary[Cell, _Known] = WeakKeyDictionary()
@@ -56,8 +57,6 @@ def refuses(call: Call) -> Refusal | None:
         return lambda: (
             f"kernels are compiled for float32 and float64 on the CPU, got {cell.weight_ih.dtype}, {x.device}"
         )
-    if torch.is_autocast_enabled("cpu"):
-        return lambda: "compiled kernels do not run under autocast"
     if cell.kernel_sizes:
         return lambda: "convolutions join the rows of a frame, and kernels take each row by itself"
     if cell.batch_norm:
@@ -65,6 +64,8 @@ def refuses(call: Call) -> Refusal | None:
     if call.every_state:
         return lambda: "the states of every step are kept by the reference"
     if torch.compiler.is_compiling():
+        if torch.is_autocast_enabled("cpu"):
+            return lambda: "in graphs of torch's compiler, kernels do not run under autocast"
         node = _node(call)
         return (lambda: node) if isinstance(node, str) else None
     if torch.autograd.forward_ad._current_level >= 0:
@@ -78,9 +79,25 @@ def refuses(call: Call) -> Refusal | None:
 
 
 def unroll(call: Call) -> Run:
-    """Run what `reference.unroll` does as one compiled loop; no second derivative."""
-    cell, lengths = call.cell, call.lengths
+    """Run what `reference.unroll` does as one compiled loop; no second derivative.
+
+    Under autocast to bfloat16 a matrix unit multiplies numbers rounded to it; all else is done in the weights' type.
+    """
     vectors, matrices, names, run = _in_graph(call) if torch.compiler.is_compiling() else _at_once(call)
+    if not torch.is_autocast_enabled("cpu"):
+        return _unroll(call, vectors, matrices, names, run)
+    with torch.autocast("cpu", enabled=False):
+        return _unroll(call, vectors, matrices, names, run)
+
+
+def _unroll(
+    call: Call,
+    vectors: list[Tensor],
+    matrices: list[Tensor],
+    names: Sequence[str],
+    run: Callable[..., Sequence[Tensor]],
+) -> Run:
+    cell, lengths = call.cell, call.lengths
     dtype = cell.weight_ih.dtype
     x = call.x if lengths is None else zero_padding(call.x, lengths)
     x, batch = x.to(dtype), x.shape[0]
@@ -213,7 +230,7 @@ def traced_of(call: Call) -> Result:
     cell, dtype = call.cell, call.cell.weight_ih.dtype
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
     plain = not (cell._modules or cell.inputs or (cell.training and cell.noise.draws))
-    if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, dtype):
+    if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, (dtype, _parts())):
         return known.last[3]
     drawn = cell.masks()
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in (drawn.rows, drawn.steps))
@@ -222,7 +239,7 @@ def traced_of(call: Call) -> Result:
     rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
     found = _traced_as(cell, rows, steps, whole, call)
     if plain:
-        known.last = (cell.changes, cell.training, dtype, found)
+        known.last = (cell.changes, cell.training, (dtype, _parts()), found)
     return found
 
 
@@ -231,7 +248,7 @@ def _traced_as(
 ) -> Result:
     """Return the cell's trace that reads `rows` and `steps` beside x, by name and width, and `whole` by shape."""
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
-    key = (cell.weight_ih.dtype, *(tuple(each.items()) for each in (rows, steps, whole)), _plain(cell))
+    key = (cell.weight_ih.dtype, _parts(), *(tuple(each.items()) for each in (rows, steps, whole)), _plain(cell))
     if key not in known.traces:
         known.traces[key] = _new_trace(cell, rows, steps, whole, call)
     return known.traces[key]
@@ -253,19 +270,25 @@ def _new_trace(
 
 def _native(traced: Traced, cell: Cell) -> Native:
     """Return the kernels of a traced step, those of another cell where it does the same."""
-    target, dtype = host(), cell.weight_ih.dtype
-    key = f"{fingerprint(traced, cell.state_sizes)}-{target.isa}-{dtype}"
+    target, dtype, parts = host(), cell.weight_ih.dtype, _parts()
+    key = f"{fingerprint(traced, cell.state_sizes)}-{target.isa}-{dtype}-{parts}"
     with _MAKING:
         native = NATIVES.get(key)
         if native is None:
             # What belongs to this cell alone must not live on with the kernels.
             plan = program(replace(traced, hoisted=Hoisted()), cell.state_sizes)
-            native = NATIVES[key] = Native(key, plan, target, dtype)
+            native = NATIVES[key] = Native(key, plan, target, dtype, parts)
         _RECENT[key] = native
         _RECENT.move_to_end(key)
         if len(_RECENT) > _MOST_RECENT:
             _RECENT.popitem(last=False)
     return native
+
+
+def _parts() -> int:
+    """Return in how many parts of bfloat16 a matrix unit is to multiply: one where autocast wants no more."""
+    short = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return SHORT if short else EXACT
 
 
 def _take_one_step(call: Call) -> None:

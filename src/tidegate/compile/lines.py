@@ -62,7 +62,8 @@ class _Table(NamedTuple):
 class MatrixGradients:
     """The gradients of a program's matrices, from what its runs keep. `saved` are the widths of its saved nodes."""
 
-    def __init__(self, program: Program, saved: Sequence[int], target: Target, dtype: torch.dtype) -> None:
+    def __init__(self, program: Program, saved: Sequence[int], target: Target, dtype: torch.dtype, parts: int) -> None:
+        self._parts = parts
         self._program = program
         self._saved = saved
         self._target = target
@@ -159,7 +160,7 @@ class MatrixGradients:
             return whole.as_strided((count_lines, width), (total, 1), whole.storage_offset() + offset)
 
         for w in self._windows:
-            total = sum_lines(standing(*w.first), standing(*w.second), self._target)
+            total = sum_lines(standing(*w.first), standing(*w.second), self._target, self._parts)
             known, shape = found[w.matrix], self._shapes[w.matrix]
             if known is None and total.shape == shape:
                 found[w.matrix] = total
@@ -179,31 +180,34 @@ def _window(outer: Outer) -> _Window:
     return _Window(first, second, f.matrix, f.row, f.column)
 
 
-def sum_lines(first: Tensor, second: Tensor, target: Target) -> Tensor:
-    """Return Pᵀ Q of P [L, M] and Q [L, N], both with unit stride over their columns: [M, N]."""
+def sum_lines(first: Tensor, second: Tensor, target: Target, parts: int) -> Tensor:
+    """Return Pᵀ Q of P [L, M] and Q [L, N], both with unit stride over their columns: [M, N].
+
+    A matrix unit multiplies them in so many parts.
+    """
     rows, columns = first.shape[1], second.shape[1]
     many = first.shape[0] >= ENOUGH_LINES and rows * columns >= ENOUGH_UNITS * (rows + columns)
     if target.isa != "amx" or first.dtype is not torch.float32 or not many:
         return torch.mm(first.t(), second)
     # The wider one is torn once, the other by every thread.
     if rows < columns:
-        return _by_tiles(second, first, target).t().contiguous()
-    return _by_tiles(first, second, target).contiguous()
+        return _by_tiles(second, first, target, parts).t().contiguous()
+    return _by_tiles(first, second, target, parts).contiguous()
 
 
-def _by_tiles(first: Tensor, second: Tensor, target: Target) -> Tensor:
-    entry = lines.compiled(target)
+def _by_tiles(first: Tensor, second: Tensor, target: Target, parts: int) -> Tensor:
+    entry = lines.compiled(target, parts)
     several = torch.get_num_threads()
     rows, columns = first.shape[1], second.shape[1]
     share = -(-rows // several)
     high = min(MOST_ROWS, -(-share // (2 * ROWS)) * 2 * ROWS)
-    parts = -(-rows // high)
+    shares = -(-rows // high)
     result = memory.fresh((-(-rows // ROWS) * ROWS, -(-columns // PANEL) * PANEL), first.dtype)
-    tile_numbers = high * amx.packed(AT_ONCE)
-    each = tile_numbers + result.shape[1] * amx.packed(AT_ONCE)
-    workers = several if parts > 1 else 1
+    tile_numbers = high * amx.packed(AT_ONCE, parts)
+    each = tile_numbers + result.shape[1] * amx.packed(AT_ONCE, parts)
+    workers = several if shares > 1 else 1
     values = {
-        "parts": parts, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
+        "parts": shares, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
         "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.shape[1],
         "scratch_numbers": each, "tile_numbers": tile_numbers,

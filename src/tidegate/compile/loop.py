@@ -103,7 +103,7 @@ class Loop:
         self._forms: dict[tuple[int, int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
         if kernel.tiles:
-            amx.compiled(target)
+            amx.compiled(target, kernel.tiles)
         else:
             panels.compiled(target, REALS[dtype])
         self.compiled = compile_module(kernel.text, (ENTRY, PREPARE) if kernel.prepare_slots else (ENTRY,), target)
@@ -259,7 +259,7 @@ class Loop:
 
     def _packed(self, depth: int) -> int:
         """Return how many numbers a column of `depth` numbers takes in a panel."""
-        return amx.packed(depth) if self.kernel.tiles else depth
+        return amx.packed(depth, self.kernel.tiles) if self.kernel.tiles else depth
 
     def _panel_padded(self, width: int) -> int:
         return -(-width // (2 * self.lanes)) * 2 * self.lanes
@@ -289,9 +289,9 @@ class Loop:
         if kind == "ahead":
             return ahead * self._panel_padded(detail)
         if kind == "torn":
-            return amx.packed(detail)
+            return amx.packed(detail, self.kernel.tiles)
         if kind == "torn_ahead":
-            return ahead * amx.packed(detail)
+            return ahead * amx.packed(detail, self.kernel.tiles)
         return {"table": 8 // self.bytes, "sums": self.lanes, "tile": block}[kind]
 
     @cached_property
@@ -303,7 +303,8 @@ class Loop:
             for term, v in enumerate(node.inputs):
                 offsets[number, term] = total
                 total += -(-node.width // panel) * panel * self._packed(v.width)
-        return offsets, total + (amx.SLACK if self.kernel.tiles else 0)
+        depths = {v.width for node in self.plan.products for v in node.inputs} if self.kernel.tiles else ()
+        return offsets, total + max((amx.slack(depth, self.kernel.tiles) for depth in depths), default=0)
 
 
 def saved_begins(widths: Sequence[int], steps: int, rows: int) -> Iterator[int]:

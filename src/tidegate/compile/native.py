@@ -32,9 +32,13 @@ Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
 
 
 class Native:
-    """A cell's step in machine code: forward with and without what the reverse needs, and the reverse."""
+    """A cell's step in machine code: forward with and without what the reverse needs, and the reverse.
 
-    def __init__(self, key: str, program: Program, target: Target, dtype: torch.dtype) -> None:
+    A matrix unit multiplies numbers in so many `parts`: as they are, or rounded to bfloat16.
+    """
+
+    def __init__(self, key: str, program: Program, target: Target, dtype: torch.dtype, parts: int = amx.EXACT) -> None:
+        self.parts = parts
         self.key = key
         self.program = program
         self.target = target
@@ -67,15 +71,15 @@ class Native:
 
     @cached_property
     def infer_tiles(self) -> Loop:
-        return self._loop(self.program.infer_ahead, outputs={0: ("out", 0)}, tiles=True)
+        return self._loop(self.program.infer_ahead, outputs={0: ("out", 0)}, tiles=self.parts)
 
     @cached_property
     def train_tiles(self) -> Loop:
-        return self._loop(self.program.forward_ahead, outputs={0: ("out", 0)}, tiles=True)
+        return self._loop(self.program.forward_ahead, outputs={0: ("out", 0)}, tiles=self.parts)
 
     @cached_property
     def reverse_tiles(self) -> Loop:
-        return self._reverse(tiles=True)
+        return self._reverse(tiles=self.parts)
 
     def _reverse(self, **options: Any) -> Loop:
         saved = {node: number for number, node in enumerate(self.program.saved)}
@@ -106,7 +110,7 @@ class Native:
 
     @cached_property
     def _matrix_gradients(self) -> MatrixGradients:
-        return MatrixGradients(self.program, self._saved, self.target, self.dtype)
+        return MatrixGradients(self.program, self._saved, self.target, self.dtype, self.parts)
 
     @cached_property
     def _names(self) -> list[str]:

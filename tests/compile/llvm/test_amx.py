@@ -25,10 +25,14 @@ def multiply() -> int:
     """`result (+)= left · right` by splitting, packing and multiplying: one function that the unit is configured in."""
     if host().isa != "amx":
         pytest.skip("this machine has no matrix unit, or Linux does not lend it")
-    amx.compiled(host())
+    amx.compiled(host(), amx.EXACT)
     module = ir.Module("multiply")
     module.triple = host().triple
-    split, pack, product = amx.declare_split(module), amx.declare_tile_pack(module), amx.declare_tile_product(module)
+    split, pack, product = (
+        amx.declare_split(module, amx.EXACT),
+        amx.declare_tile_pack(module, amx.EXACT),
+        amx.declare_tile_product(module, amx.EXACT),
+    )
     made = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "multiply")
     frame = Frame(made, [(slot,) for slot in SLOTS])
     b = ir.IRBuilder(made.append_basic_block("start"))
@@ -57,9 +61,9 @@ def space(count: int) -> np.ndarray:
 def product(address: int, left: np.ndarray, right: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     rows, depth = left.shape
     columns = right.shape[1]
-    high, wide, packed = -(-rows // 16) * 16, -(-columns // 32) * 32, amx.packed(depth)
+    high, wide, packed = -(-rows // 16) * 16, -(-columns // 32) * 32, amx.packed(depth, amx.EXACT)
     result, tiles = space(high * wide).reshape(high, wide), space(high * packed)
-    panels = space(wide * packed + amx.SLACK)
+    panels = space(wide * packed + amx.slack(depth, amx.EXACT))
     if start is not None:
         result[:rows, :columns] = start
     strides = [s // 4 for s in right.strides]
@@ -124,5 +128,5 @@ def test_what_is_no_number_is_none_afterwards(multiply: int) -> None:
 
 
 def test_the_functions_are_valid_and_need_the_unit() -> None:
-    verify(str(amx._module(target("amx"))), target("amx"))
-    verify(str(lines._module(target("amx"))), target("amx"))
+    verify(str(amx._module(target("amx"), 3)), target("amx"))
+    verify(str(lines._module(target("amx"), 3)), target("amx"))

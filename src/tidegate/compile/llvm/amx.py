@@ -33,64 +33,78 @@ DEEP = 32
 PANEL = 32
 """The columns of a panel: two tiles side by side."""
 
-_ORDER = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
+EXACT, SHORT = 3, 1
+"""In how many parts numbers are multiplied: as float32, or rounded to bfloat16."""
+
+_ORDER = {EXACT: ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)), SHORT: ((0, 0),)}
 """Which parts of rows and of a matrix are multiplied: one after the other have one tile in common."""
 
-SLACK = 1024
-"""Numbers behind the last panel, which packing uses."""
-
-PARTS = 3
 TILE = ROWS * DEEP // 2  # a tile in memory, in numbers of float32
 LANES = 16
+BEHIND = 4 * TILE
 _SPLIT = [INDEX, INDEX, POINTER, INDEX, POINTER]
 _PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
 _PRODUCT = [INDEX, INDEX, POINTER, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
 _BYTE, _WORD = ir.IntType(8), ir.IntType(32)
 
 
-def packed(depth: int) -> int:
+def packed(depth: int, parts: int) -> int:
     """Return how many float32 numbers the parts of `depth` numbers take, padded to whole tiles."""
-    return -(-depth // DEEP) * DEEP * PARTS // 2
+    return -(-depth // DEEP) * DEEP * parts // 2
+
+
+def slack(depth: int, parts: int) -> int:
+    """Return how many float32 numbers behind a panel packing uses."""
+    deep = -(-depth // DEEP)
+    return BEHIND + deep * (_behind_each(parts) + (DEEP - packed(DEEP, parts)) * PANEL)
+
+
+def _behind_each(parts: int) -> int:
+    """Return how far into a panel's place its numbers are put before they are split, for every 32 rows.
+
+    Tiles, which may be larger, are written from its beginning on, and never reach what is still to be read.
+    """
+    return max(0, parts - 2) * 2 * TILE
 
 
 @cache
-def compiled(target: Target) -> dict[str, int]:
+def compiled(target: Target, parts: int) -> dict[str, int]:
     """Return the addresses of the three functions, compiled for `target`, known to every module that declares them."""
-    text = written("tiles of float", lambda: str(_module(target)))
+    text = written(f"tiles of float in {parts}", lambda: str(_module(target, parts)))
     addresses = compile_module(text, ["split", "tile_pack", "tile_product"], target).addresses
     for name, address in addresses.items():
-        symbol(_shared(name), address)
+        symbol(_shared(name, parts), address)
     return addresses
 
 
-def _module(target: Target) -> ir.Module:
-    module = ir.Module("tiles of float")
+def _module(target: Target, parts: int) -> ir.Module:
+    module = ir.Module(f"tiles of float in {parts}")
     module.triple = target.triple
-    for function in (define_split(module), define_tile_pack(module), define_tile_product(module)):
+    for function in (define_split(module, parts), define_tile_pack(module, parts), define_tile_product(module, parts)):
         function.linkage = "external"
     return module
 
 
-def declare_split(module: ir.Module) -> ir.Function:
+def declare_split(module: ir.Module, parts: int) -> ir.Function:
     """Declare what `define_split` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _SPLIT), _shared("split"))
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _SPLIT), _shared("split", parts))
 
 
-def declare_tile_pack(module: ir.Module) -> ir.Function:
+def declare_tile_pack(module: ir.Module, parts: int) -> ir.Function:
     """Declare what `define_tile_pack` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), _shared("tile_pack"))
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PACK), _shared("tile_pack", parts))
 
 
-def declare_tile_product(module: ir.Module) -> ir.Function:
+def declare_tile_product(module: ir.Module, parts: int) -> ir.Function:
     """Declare what `define_tile_product` defines."""
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), _shared("tile_product"))
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _PRODUCT), _shared("tile_product", parts))
 
 
-def _shared(name: str) -> str:
-    return f"tidegate_{name}"
+def _shared(name: str, parts: int) -> str:
+    return f"tidegate_{name}_{parts}"
 
 
-def define_split(module: ir.Module) -> ir.Function:
+def define_split(module: ir.Module, parts: int) -> ir.Function:
     """Define the splitting of rows into tiles of their parts.
 
     `void split(i64 rows, i64 K, float* A, i64 lda, void* tiles)`: for every 16 rows and every 32 columns three tiles,
@@ -101,7 +115,7 @@ def define_split(module: ir.Module) -> ir.Function:
     rows, depth, source, lda, tiles = function.args
     lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     builder = lanes.builder
-    line = builder.mul(blocks(builder, depth, DEEP), INDEX(PARTS * TILE))
+    line = builder.mul(blocks(builder, depth, DEEP), INDEX(parts * TILE))
     whole = builder.sub(depth, builder.urem(depth, INDEX(DEEP)))
     with steps(builder, INDEX(0), rows, 1) as row:
         begin = strided(lanes, source, row.counter, lda)
@@ -110,35 +124,35 @@ def define_split(module: ir.Module) -> ir.Function:
         with steps(builder, INDEX(0), whole, DEEP, [target]) as column:
             first = after(lanes, begin, column.counter)
             second = after(lanes, first, INDEX(LANES))
-            store_parts(lanes, lanes.load(first), lanes.load(second), column.carried[0], TILE)
-            column.following = [after(lanes, column.carried[0], INDEX(PARTS * TILE))]
+            store_parts(lanes, lanes.load(first), lanes.load(second), column.carried[0], TILE, parts)
+            column.following = [after(lanes, column.carried[0], INDEX(parts * TILE))]
         left = builder.sub(depth, whole)
         with builder.if_then(builder.icmp_signed(">", left, INDEX(0))):
             first = after(lanes, begin, whole)
             low = lanes.masked_load(first, lanes.first(left))
             second = lanes.first(builder.sub(left, INDEX(LANES)))
             high = lanes.masked_load(after(lanes, first, INDEX(LANES)), second)
-            store_parts(lanes, low, high, column.carried[0], TILE)
+            store_parts(lanes, low, high, column.carried[0], TILE, parts)
     builder.ret_void()
     return function
 
 
-def define_tile_pack(module: ir.Module) -> ir.Function:
+def define_tile_pack(module: ir.Module, parts: int) -> ir.Function:
     """Define the packing of a K×N matrix into panels of tiles.
 
     `void tile_pack(float* source, i64 row_stride, i64 column_stride, i64 rows_k, i64 columns_n, void* panels,
     i64 panel_stride)`: a panel holds 32 columns, for every 32 rows the first parts of both halves, the second parts
     and the third, six tiles one after the other. Rows beyond K and columns beyond N are zeros. Strides count numbers
-    of float32; `panel_stride ≥ 32 · packed(K)`. `SLACK` numbers behind the last panel are written too.
+    of float32; `panel_stride ≥ 32 · packed(K)`. `slack(K)` numbers behind the last panel are written too.
     """
     numbers = define_pack(module, "float", LANES)
     function = define(module, "tile_pack", _PACK, pointers=(0, 5))
     source, row_stride, column_stride, depth, columns, panels, panel_stride = function.args
     lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     builder = lanes.builder
-    padded = builder.mul(blocks(builder, depth, DEEP), INDEX(DEEP))
-    # The panel as numbers, so far behind in its place that tiles, 1.5 times as large, never reach what is still read.
-    behind = builder.add(builder.mul(padded, INDEX(PANEL // 2)), INDEX(SLACK))
+    deep = blocks(builder, depth, DEEP)
+    padded = builder.mul(deep, INDEX(DEEP))
+    behind = builder.add(builder.mul(deep, INDEX(_behind_each(parts))), INDEX(BEHIND))
     count = blocks(builder, columns, PANEL)
     with steps(builder, INDEX(0), count, 1) as panel:
         target = strided(lanes, panels, panel.counter, panel_stride)
@@ -153,7 +167,7 @@ def define_tile_pack(module: ir.Module) -> ir.Function:
         with steps(builder, INDEX(0), padded, DEEP, [staged, target]) as block:
             above, tiles = block.carried
             block.following = [
-                after(lanes, above, INDEX(DEEP * PANEL)), after(lanes, tiles, INDEX(2 * PARTS * TILE)),
+                after(lanes, above, INDEX(DEEP * PANEL)), after(lanes, tiles, INDEX(2 * parts * TILE)),
             ]  # fmt: skip
             with steps(builder, INDEX(0), INDEX(ROWS), 1) as row, steps(builder, INDEX(0), INDEX(2), 1) as half:
                 number = strided(lanes, above, row.counter, INDEX(PANEL))
@@ -161,20 +175,19 @@ def define_tile_pack(module: ir.Module) -> ir.Function:
                 high = after(lanes, low, INDEX(DEEP // 2 * PANEL))
                 tile = strided(lanes, tiles, half.counter, INDEX(TILE))
                 place = strided(lanes, tile, row.counter, INDEX(LANES))
-                store_parts(lanes, lanes.load(low), lanes.load(high), place, 2 * TILE)
+                store_parts(lanes, lanes.load(low), lanes.load(high), place, 2 * TILE, parts)
     builder.ret_void()
     return function
 
 
-def store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, apart: int) -> None:
+def store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, apart: int, parts: int) -> None:
     """Write two vectors as pairs of bfloat16: the first parts to `place`, the others `apart` numbers behind."""
-    for part in range(PARTS):
-        # What is left after two parts has eight bits, which need no rounding: a NaN of any kind stays one.
-        last = part == PARTS - 1
-        first, second = (_leading(lanes, x, rounded=not last) for x in (low, high))
+    for part in range(parts):
+        # What is left after two parts has eight bits, which need no rounding.
+        first, second = (_leading(lanes, x, rounded=part < 2) for x in (low, high))
         pair = lanes.builder.or_(lanes.builder.lshr(first, lanes.bits(16)), second)
         lanes.store(lanes.from_bits(pair), after(lanes, place, INDEX(part * apart)))
-        if not last:
+        if part < parts - 1:
             low, high = lanes.sub(low, lanes.from_bits(first)), lanes.sub(high, lanes.from_bits(second))
 
 
@@ -182,11 +195,12 @@ def _leading(lanes: Lanes, x: ir.Value, *, rounded: bool) -> ir.Value:
     """Return the bits of x to eight significant ones, the others 0."""
     bits = lanes.to_bits(x)
     if rounded:
-        bits = lanes.builder.add(bits, lanes.bits(1 << 15))
+        # Some NaNs would overflow.
+        bits = lanes.select(lanes.is_nan(x), bits, lanes.builder.add(bits, lanes.bits(1 << 15)))
     return lanes.builder.and_(bits, lanes.bits(0xFFFF0000))
 
 
-def define_tile_product(module: ir.Module) -> ir.Function:
+def define_tile_product(module: ir.Module, parts: int) -> ir.Function:
     """Define the product of split rows with packed panels.
 
     `void tile_product(i64 rows, i64 K, void* tiles, void* panels, i64 panel_stride, i64 panel_count, float* C,
@@ -203,7 +217,7 @@ def define_tile_product(module: ir.Module) -> ir.Function:
     lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     builder = lanes.builder
     deep, tall = blocks(builder, depth, DEEP), blocks(builder, rows, ROWS)
-    line, down = builder.mul(deep, INDEX(PARTS * TILE)), builder.mul(ldc, INDEX(ROWS))
+    line, down = builder.mul(deep, INDEX(parts * TILE)), builder.mul(ldc, INDEX(ROWS))
     unit = _Unit(builder)
     with steps(builder, INDEX(0), panel_count, 1) as across:
         panel = strided(lanes, b, across.counter, panel_stride)
@@ -212,12 +226,12 @@ def define_tile_product(module: ir.Module) -> ir.Function:
         for height in (2, 1):
             with steps(builder, block, tall, height) as over:
                 above, corner = strided(lanes, a, over.counter, line), strided(lanes, column, over.counter, down)
-                tile = _Sums(lanes, unit, height, line, corner, ldc)
+                tile = _Sums(lanes, unit, height, line, corner, ldc, parts)
                 tile.begin(accumulate)
                 with steps(builder, INDEX(0), deep, 1, [above, panel]) as k:
                     tile.add(*k.carried)
-                    parts = after(lanes, k.carried[0], INDEX(PARTS * TILE))
-                    k.following = [parts, after(lanes, k.carried[1], INDEX(2 * PARTS * TILE))]
+                    beside = after(lanes, k.carried[0], INDEX(parts * TILE))
+                    k.following = [beside, after(lanes, k.carried[1], INDEX(2 * parts * TILE))]
                 tile.end()
             block = over.counter
     builder.ret_void()
@@ -258,7 +272,10 @@ def instruction(builder: ir.IRBuilder, name: str, *arguments: ir.Value) -> None:
 class _Sums:
     """One or two tiles of rows times a panel: two or four tiles of sums, in the unit until they are complete."""
 
-    def __init__(self, lanes: Lanes, unit: _Unit, height: int, line: ir.Value, corner: ir.Value, ldc: ir.Value) -> None:
+    def __init__(
+        self, lanes: Lanes, unit: _Unit, height: int, line: ir.Value, corner: ir.Value, ldc: ir.Value, parts: int
+    ) -> None:
+        self._parts = parts
         self._lanes = lanes
         self._unit = unit
         self._line = line
@@ -282,7 +299,7 @@ class _Sums:
         """Add what 32 columns of the rows contribute, smallest products first, in the same order for both heights."""
         rows = [above, after(self._lanes, above, self._line)][: self._height]
         held: tuple[int, int] = (-1, -1)
-        for left, right in _ORDER:
+        for left, right in _ORDER[self._parts]:
             if right != held[1]:
                 for half in range(2):
                     self._read(2 + half, after(self._lanes, panel, INDEX((2 * right + half) * TILE)))

@@ -29,7 +29,7 @@ class Kernel:
 
     `prepare(argument)` packs the weights, if there is anything to pack; then every thread calls `run(argument)`.
     `scratch` names the buffers of one thread: for each row of its block as many numbers as the name's last entry says.
-    With `tiles`, products are of the matrix unit: rows are padded to whole tiles, and panels are those of `amx`.
+    With `tiles`, products are of the matrix unit, in so many parts: rows are padded to whole tiles, panels are `amx`'s.
     The slots `threads` and `taken` are counters, which begin at 0. `changing`: in a direct kernel, how many slots
     there are in front that change from step to step of a stream.
     """
@@ -39,7 +39,7 @@ class Kernel:
     prepare_slots: tuple[Name, ...]
     scratch: tuple[Name, ...]
     changing: int = 0
-    tiles: bool = False
+    tiles: int = 0
 
 
 def emit(
@@ -53,12 +53,12 @@ def emit(
     saved: Mapping[Node, int] | None = None,
     backward: bool = False,
     direct: bool = False,
-    tiles: bool = False,
+    tiles: int = 0,
 ) -> Kernel:
     """Write a plan over states of the given widths for `target`, in numbers of type `real`.
 
     Where it is `direct`, products take matrices as they stand, and nothing is packed: best for few rows and steps.
-    With `tiles` they are those of the matrix unit, which `target` has, in float32: best for many rows.
+    With `tiles` they are those of the matrix unit, which `target` has, in so many parts: best for many rows.
     """
     module = ir.Module("recurrence")
     module.triple = target.triple
@@ -69,10 +69,10 @@ def emit(
         prepare_slots: tuple[Name, ...] = ()
         first = _changing(plan, states)
     else:
-        pack = amx.declare_tile_pack(module) if tiles else declare_pack(module, real, target)
+        pack = amx.declare_tile_pack(module, tiles) if tiles else declare_pack(module, real, target)
         prepare_slots = _define_prepare(module, plan, pack)
         if tiles:
-            products = Products(amx.declare_tile_product(module), amx.declare_split(module))
+            products = Products(amx.declare_tile_product(module, tiles), amx.declare_split(module, tiles))
         else:
             products = Products(declare_product(module, real, target))
         first = []

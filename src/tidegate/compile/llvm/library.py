@@ -24,7 +24,7 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
         sorted(options.get("partial", ())),
         options.get("backward", False),
         options.get("direct", False),
-        options.get("tiles", False),
+        options.get("tiles", 0),
     )
     text = json.dumps([fixed, sorted(options["outputs"].items()), described])
     found = written(text, lambda: _dump(emit(plan, states, target, real, **options), sizes))

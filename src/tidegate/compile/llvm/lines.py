@@ -7,7 +7,7 @@ from functools import cache
 from llvmlite import ir
 
 from tidegate.compile.llvm import amx
-from tidegate.compile.llvm.amx import DEEP, LANES, PANEL, PARTS, ROWS, TILE
+from tidegate.compile.llvm.amx import DEEP, LANES, PANEL, ROWS, TILE
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.frame import Frame
 from tidegate.compile.llvm.host import Target
@@ -28,7 +28,7 @@ _TEAR = [POINTER, INDEX, INDEX, INDEX, POINTER, INDEX]
 
 
 @cache
-def compiled(target: Target) -> int:
+def compiled(target: Target, parts: int) -> int:
     """Return the address of `void sum_lines(argument)`, to be called by every thread with what `SLOTS` names.
 
     Threads take parts of the result, `high` of its `rows`, of which there are `parts`. P [lines, rows] and
@@ -36,25 +36,26 @@ def compiled(target: Target) -> int:
     `at_once` lines are torn at a time, a multiple of 32; a thread has `scratch_numbers`, of which `tile_numbers` for P.
     `threads` and `taken` are counters, which begin at 0. Lines are added in their order, whatever the parts are.
     """
-    amx.compiled(target)
-    text = written("lines of float", lambda: str(_module(target)))
+    amx.compiled(target, parts)
+    text = written(f"lines of float in {parts}", lambda: str(_module(target, parts)))
     return compile_module(text, (ENTRY,), target).addresses[ENTRY]
 
 
-def _module(target: Target) -> ir.Module:
-    module = ir.Module("lines of float")
+def _module(target: Target, parts: int) -> ir.Module:
+    module = ir.Module(f"lines of float in {parts}")
     module.triple = target.triple
-    product = amx.declare_tile_product(module)
-    turn, take = _define_turning(module), _define_taking(module)
+    product = amx.declare_tile_product(module, parts)
+    turn, take = _define_turning(module, parts), _define_taking(module, parts)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
     frame = Frame(function, [(slot,) for slot in SLOTS])
-    _Writer(frame, turn, take, product).write()
+    _Writer(frame, parts, turn, take, product).write()
     return module
 
 
 class _Writer:
-    def __init__(self, frame: Frame, turn: ir.Function, take: ir.Function, product: ir.Function) -> None:
+    def __init__(self, frame: Frame, parts: int, turn: ir.Function, take: ir.Function, product: ir.Function) -> None:
         self.frame = frame
+        self.parts = parts
         self.turn, self.take, self.product = turn, take, product
         self.builder = ir.IRBuilder(frame.builder.function.append_basic_block("start"))
         self.lanes = Lanes(self.builder, "float", LANES)
@@ -90,7 +91,7 @@ class _Writer:
             line = b.mul(turn.counter, at_once)
             depth = self._least(b.sub(lines, line), at_once)
             deep = blocks(b, depth, DEEP)
-            panel_stride = b.mul(deep, INDEX(2 * PARTS * TILE))
+            panel_stride = b.mul(deep, INDEX(2 * self.parts * TILE))
             first, second = (
                 strided(lanes, frame.pointer(name), line, frame.index(f"{name}_stride")) for name in ("first", "second")
             )
@@ -105,7 +106,7 @@ class _Writer:
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
 
-def _define_turning(module: ir.Module) -> ir.Function:
+def _define_turning(module: ir.Module, parts: int) -> ir.Function:
     """Define `void turn(float* P, i64 stride, i64 lines, i64 columns, void* tiles, …)`: Pᵀ torn as `split` does it."""
     function = define(module, "turn", _TEAR, pointers=(0, 4))
     function.attributes.add("noinline")
@@ -122,14 +123,14 @@ def _define_turning(module: ir.Module) -> ir.Function:
             for begin in (0, LANES)
         ]
         number = b.add(b.mul(group.counter, deep), block.counter)
-        tile = strided(lanes, tiles, number, INDEX(PARTS * TILE))
+        tile = strided(lanes, tiles, number, INDEX(parts * TILE))
         for low, high, place in zip(*halves, every(lanes, tile, INDEX(LANES), ROWS), strict=True):
-            amx.store_parts(lanes, low, high, place, TILE)
+            amx.store_parts(lanes, low, high, place, TILE, parts)
     b.ret_void()
     return function
 
 
-def _define_taking(module: ir.Module) -> ir.Function:
+def _define_taking(module: ir.Module, parts: int) -> ir.Function:
     """Define `void take(float* Q, i64 stride, i64 lines, i64 columns, void* panels, i64 panel_stride)`.
 
     It makes what `tile_pack` makes, of a matrix whose lines have unit stride.
@@ -142,7 +143,7 @@ def _define_taking(module: ir.Module) -> ir.Function:
     with steps(b, INDEX(0), blocks(b, lines, DEEP), 1) as block, steps(b, INDEX(0), INDEX(ROWS), 1) as row:
         line = b.add(b.mul(block.counter, INDEX(DEEP)), row.counter)
         begin, left = strided(lanes, source, line, stride), b.sub(lines, line)
-        tile = strided(lanes, panels, block.counter, INDEX(2 * PARTS * TILE))
+        tile = strided(lanes, panels, block.counter, INDEX(2 * parts * TILE))
         target = strided(lanes, tile, row.counter, INDEX(LANES))
         with steps(b, INDEX(0), blocks(b, columns, PANEL), 1, [begin, target]) as panel:
             corner, place = panel.carried
@@ -152,7 +153,7 @@ def _define_taking(module: ir.Module) -> ir.Function:
                 here = after(lanes, corner, INDEX(half * LANES))
                 wide = b.sub(rest, INDEX(half * LANES))
                 low, high = (_read(lanes, here, stride, k, wide, left) for k in (0, LANES))
-                amx.store_parts(lanes, low, high, after(lanes, place, INDEX(half * TILE)), 2 * TILE)
+                amx.store_parts(lanes, low, high, after(lanes, place, INDEX(half * TILE)), 2 * TILE, parts)
     b.ret_void()
     return function
 
