@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from tidegate.cells import CELLS, GRU, LSTM, Elman
-from tidegate.compile import aten, compiled, reference
+from tidegate.compile import aten, compiled, reference, select
 from tidegate.compile.call import Call
+from tidegate.compile.llvm.host import target
 from tidegate.compile.select import BACKENDS, choose, unroll, verdicts
 from tidegate.errors import BackendError, ConfigError, ShapeError
 
@@ -21,6 +24,7 @@ class Changed(LSTM):
 
 
 X = torch.randn(2, 5, 3)
+CORES = os.cpu_count() or 1
 RESETS = torch.zeros(2, 5, dtype=torch.bool)
 
 
@@ -34,10 +38,28 @@ def test_auto_compiles_what_it_can_and_takes_the_reference_elsewhere() -> None:
     assert choose(Call(CELLS["lru"](3, 4), X)) == "scan"
     assert choose(Call(Elman(3, 4, activation=torch.special.i0), X)) == "reference"
     assert choose(Call(LSTM(3, 4), torch.randn(2, 100, 3))) == "llvm"
-    assert choose(Call(LSTM(3, 4), X)) == "aten"
-    assert choose(Call(LSTM(3, 4), X, lengths=torch.tensor([5, 2]))) == "llvm"
     assert choose(Call(GRU(3, 4).half(), X)) == "aten"
     assert choose(Call(Changed(3, 4).half(), X)) == "reference"
+
+
+@pytest.mark.parametrize(
+    ("isa", "rows", "steps", "units", "chosen"),
+    [
+        ("avx2", 2, 5, 4, "aten"), ("avx2", 2, 100, 4, "llvm"), ("avx2", 2, 100, 256, "aten"),
+        ("avx512", 2, 5, 4, "llvm"), ("avx512", 999, 5, 256, "aten"), ("avx512", 2, 100, 255, "llvm"),
+        ("amx", 2, 5, 4, "llvm"), ("amx", 2, 5, 256, "aten"), ("amx", 16 * 3 * CORES, 5, 256, "llvm"),
+    ],
+)  # fmt: skip
+def test_torchs_lstm_is_taken_where_it_is_faster(
+    isa: str, rows: int, steps: int, units: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is chosen is only asked for: this machine need not be able to run it.
+    monkeypatch.setattr(select, "host", lambda: target(isa))
+    x = torch.randn(rows, steps, 3)
+    assert choose(Call(LSTM(3, units), x)) == chosen
+    assert choose(Call(LSTM(3, units), x, lengths=torch.full((rows,), steps))) == "llvm"
+    assert choose(Call(LSTM(3, units, proj_size=2), x)) == "llvm"
+    assert choose(Call(GRU(3, units), x)) == "llvm"
 
 
 def test_a_named_backend_is_never_replaced() -> None:

@@ -51,9 +51,10 @@ def test_a_named_backend_that_refuses_does_not_run() -> None:
 
 def test_packed_sequences_and_single_ones() -> None:
     packed = torch.nn.utils.rnn.pack_sequence([X[0], X[1, :2]])
-    assert explain(LSTM(3, 4), packed).verdicts[0].chosen == "aten"
-    assert explain(LSTM(3, 4), X[0]).verdicts[0].chosen == "aten"
-    assert "got shape [1, 0, 3]" in str(explain(LSTM(3, 4), X[0, :0]).verdicts[0].refusals["aten"])
+    wide = LSTM(3, 256)
+    assert explain(wide, packed).verdicts[0].chosen == "aten"
+    assert explain(wide, X[0]).verdicts[0].chosen == "aten"
+    assert "got shape [1, 0, 3]" in str(explain(wide, X[0, :0]).verdicts[0].refusals["aten"])
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -31,6 +31,17 @@ _CORES = os.cpu_count() or 1
 Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
 
 
+def by_tiles(target: Target, dtype: torch.dtype, rows: int) -> bool:
+    """Whether a matrix unit multiplies so many rows: where three quarters of its tiles are full.
+
+    It adds in another order: whether it does must not depend on lengths, nor on how many threads there are.
+    """
+    if target.isa != "amx" or dtype is not torch.float32:
+        return False
+    each = -(-rows // _CORES)
+    return 4 * each >= 3 * amx.ROWS * -(-each // amx.ROWS)
+
+
 class Native:
     """A cell's step in machine code: forward with and without what the reverse needs, and the reverse.
 
@@ -147,14 +158,7 @@ class Native:
         return self.train if save else self.infer
 
     def _by_tiles(self, count: int) -> bool:
-        """Whether the matrix unit multiplies.
-
-        It adds in another order: whether it does must not depend on lengths, nor on how many threads there are.
-        """
-        if self.target.isa != "amx" or self.dtype is not torch.float32:
-            return False
-        each = -(-count // _CORES)
-        return 4 * each >= 3 * amx.ROWS * -(-each // amx.ROWS)
+        return by_tiles(self.target, self.dtype, count)
 
     def backward(
         self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],

@@ -14,6 +14,8 @@ from tidegate.cells.noise import NOTHING, Given
 from tidegate.compile import aten, compiled, reference, scan, segments
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call, Refusal, Run
+from tidegate.compile.llvm.host import host
+from tidegate.compile.native import by_tiles
 from tidegate.errors import BackendError, ConfigError, ShapeError
 from tidegate.registry import Registry
 from tidegate.shapes import check_lengths, check_resets
@@ -35,7 +37,7 @@ class Backend:
     unroll_stack: UnrollStack | None = None
 
 
-FEW_STEPS = 32
+FEW_STEPS, MANY_UNITS, LONG_VECTOR = 32, 256, 64
 FEW_ROWS, SOME_ROWS, FEW_NUMBERS, MANY_NUMBERS = 4, 8, 2**17, 2**20
 
 
@@ -218,15 +220,21 @@ def _loop_is_faster(call: Call) -> bool:
 
 
 def _torch_is_faster(call: Call) -> bool:
-    """Whether torch's kernel beats a compiled one: oneDNN's LSTM over few steps, where calls cost more than loops.
+    """Whether torch's kernel beats a compiled one: oneDNN's LSTM of many units, or over few steps of short vectors.
 
-    Measured with AVX2 on 2 cores: at 8 steps of 32 rows, two layers of 128, training takes 1.1 times as long compiled;
-    at 100 steps torch takes 1.1 to 1.4 times as long. Its other kernels, projections and packed rows are slower.
+    Measured on 2 cores: from 256 units on, training without a matrix unit takes 1.0 to 2.1 times as long compiled; at
+    8 to 24 steps up to 1.2 times with AVX2, but with AVX-512 torch takes 1.0 to 1.4 times as long. A matrix unit is
+    faster throughout. Torch's other kernels, projections and packed rows are slower.
     """
-    cell = call.cell
+    cell, (rows, steps, _) = call.cell, call.x.shape
     if call.lengths is not None or torch.compiler.is_compiling():
         return False
-    return call.x.shape[1] <= FEW_STEPS and cell.native() == "lstm" and cell.recurrent_size == cell.hidden_size
+    if cell.native() != "lstm" or cell.recurrent_size != cell.hidden_size:
+        return False
+    here = host()
+    if by_tiles(here, cell.weight_ih.dtype, rows):
+        return False
+    return cell.hidden_size >= MANY_UNITS or (steps <= FEW_STEPS and here.vector_bytes < LONG_VECTOR)
 
 
 def verdicts(call: Call) -> dict[str, str | None]:
