@@ -25,9 +25,15 @@ def test_the_matrix_unit_sums_lines(count: int, rows: int, columns: int, threads
     first, second = torch.randn(count, rows + 3)[:, :rows], torch.randn(count, columns + 1)[:, 1:]
     exact = first.double().t() @ second.double()
     size = first.abs().double().t() @ second.abs().double()
-    found = lines._by_tiles(first, second, host(), EXACT)
+    found = lines._by_tiles(first, second, None, host(), EXACT)
     assert found.shape == exact.shape
     assert ((found - exact).abs() <= (count + 4) * 2**-24 * size).all()
+    around = torch.full((rows + 2, columns + 3), 7.0)
+    window = around[1:-1, 1:-2]
+    assert lines._by_tiles(first, second, window, host(), EXACT) is window
+    assert torch.equal(window, found)
+    window.fill_(7)
+    assert (around == 7).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -56,7 +62,7 @@ def test_one_call_for_all_matrices_sums_what_one_for_each_does(
 
 def test_which_way_is_taken_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
-    monkeypatch.setattr(lines, "sum_lines", lambda p, q, *_: taken.append(tuple(p.shape)) or p.t() @ q)
+    monkeypatch.setattr(lines, "sum_lines", lambda p, q, out, *_: taken.append(tuple(p.shape)) or out.zero_())
     layer = Recurrent(CELLS["lstm"](8, 16), backend="llvm")
     for batch, steps in product((1, 4), (2, lines.FEW_LINES // 4 + 1)):
         taken.clear()

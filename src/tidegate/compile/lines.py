@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,14 +34,17 @@ MOST_ROWS = 256
 """The highest part of a result: what is torn for it fits into the second cache."""
 
 
+Buffers: TypeAlias = Mapping[tuple[str, int | str], Tensor]
+
+Place: TypeAlias = tuple[str, int | str, int, int]
+"""Some units of a buffer, a line for each row of each step: its kind and name, the first unit, and how many."""
+
+
 class _Window(NamedTuple):
-    """A product's share of a matrix's gradient: where P and Q stand, and which part of the matrix they make.
+    """A product's share of a matrix's gradient: where P and Q stand, and which part of the matrix they make."""
 
-    Both are `(kind, name, offset, width)`: units of a buffer, a line for each row of each step.
-    """
-
-    first: tuple[str, int | str, int, int]
-    second: tuple[str, int | str, int, int]
+    first: Place
+    second: Place
     matrix: int
     row: int
     column: int
@@ -71,9 +74,7 @@ class MatrixGradients:
         self._windows = [_window(outer) for outer in program.outers]
         self._tables: dict[tuple[int, int, int], _Table] = {}
 
-    def sum(
-        self, buffers: Mapping[tuple[str, int | str], Tensor], saved: Tensor, length: int, count: int
-    ) -> list[Tensor]:
+    def sum(self, buffers: Buffers, saved: Tensor, length: int, count: int) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps. Buffers are [T, B, ·]."""
         count_lines = length * count
         multiplications = count_lines * self._numbers
@@ -99,9 +100,7 @@ class MatrixGradients:
             covered[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]] += 1
         return all(bool((each == 1).all()) for each in covered)
 
-    def _by_windows(
-        self, buffers: Mapping[tuple[str, int | str], Tensor], saved: Tensor, length: int, count: int, several: int
-    ) -> list[Tensor]:
+    def _by_windows(self, buffers: Buffers, saved: Tensor, length: int, count: int, several: int) -> list[Tensor]:
         known = self._tables.get((length, count, several))
         if known is None:
             if len(self._tables) >= MOST_FORMS:
@@ -124,54 +123,42 @@ class MatrixGradients:
         for w in self._windows:
             rows, columns, stride = w.first[3], w.second[3], self._shapes[w.matrix][1]
             share = max(1, math.ceil(rows / several))
+            (first, at_first, wide), (second, at_second, beside) = (
+                self._stands(place, begins) for place in (w.first, w.second)
+            )
             for begin in range(0, rows, share):
-                at = len(table.numbers)
-                for place, (kind, name, offset, _), more in ((at, w.first, begin), (at + 2, w.second, 0)):
-                    if kind == "saved":
-                        assert isinstance(name, int)
-                        offset = begins[name]
-                    table.reads.append((place, (kind, name), (offset + more) * size))
-                corner = (w.row + begin) * stride + w.column
+                at, corner = len(table.numbers), (w.row + begin) * stride + w.column
+                table.reads.extend([(at, first, (at_first + begin) * size), (at + 2, second, at_second * size)])
                 table.writes.append((at + 7, w.matrix, corner * size))
-                wide = [self._width(each) for each in (w.first, w.second)]
                 high = min(share, rows - begin)
-                table.numbers.extend((0, wide[0], 0, wide[1], length * count, high, columns, 0, stride))
+                table.numbers.extend((0, wide, 0, beside, length * count, high, columns, 0, stride))
         return table
 
-    def _width(self, place: tuple[str, int | str, int, int]) -> int:
-        """Return how wide the lines of a buffer are."""
-        kind, name, _, width = place
-        if kind == "saved":
-            return width
-        return self._program.outer_width if kind == "outer" else self._program.traced.widths[str(name)]
-
-    def _one_by_one(
-        self, buffers: Mapping[tuple[str, int | str], Tensor], saved: Tensor, length: int, count: int
-    ) -> list[Tensor]:
-        found: list[Tensor | None] = [None] * len(self._shapes)
+    def _one_by_one(self, buffers: Buffers, saved: Tensor, length: int, count: int) -> list[Tensor]:
+        blank = torch.empty if self._whole else torch.zeros
+        found = [blank(shape, dtype=self._dtype, device="cpu") for shape in self._shapes]
         begins, count_lines = list(saved_begins(self._saved, length, count)), length * count
 
-        def standing(kind: str, name: int | str, offset: int, width: int) -> Tensor:
-            if kind == "saved":
-                assert isinstance(name, int)
-                whole, total, offset = saved, width, begins[name]
-            else:
-                whole, total = buffers[kind, name], buffers[kind, name].shape[2]
-            return whole.as_strided((count_lines, width), (total, 1), whole.storage_offset() + offset)
+        def standing(place: Place) -> Tensor:
+            name, begin, width = self._stands(place, begins)
+            whole = saved if name[0] == "saved" else buffers[name]
+            return whole.as_strided((count_lines, place[3]), (width, 1), whole.storage_offset() + begin)
 
         for w in self._windows:
-            total = sum_lines(standing(*w.first), standing(*w.second), self._target, self._parts)
-            known, shape = found[w.matrix], self._shapes[w.matrix]
-            if known is None and total.shape == shape:
-                found[w.matrix] = total
-                continue
-            if known is None:
-                known = found[w.matrix] = total.new_zeros(shape)
-            known[w.row : w.row + total.shape[0], w.column : w.column + total.shape[1]] += total
-        return [
-            torch.zeros(shape, dtype=self._dtype, device="cpu") if each is None else each
-            for each, shape in zip(found, self._shapes, strict=True)
-        ]
+            window = found[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]]
+            total = window if self._whole else torch.empty_like(window)
+            sum_lines(standing(w.first), standing(w.second), total, self._target, self._parts)
+            if not self._whole:
+                window += total
+        return found
+
+    def _stands(self, place: Place, begins: Sequence[int]) -> tuple[tuple[str, int | str], int, int]:
+        """Return in which buffer something stands, from which number on, and how wide the buffer's lines are."""
+        kind, name, offset, width = place
+        if kind == "saved":
+            return (kind, name), begins[int(name)], width
+        whole = self._program.outer_width if kind == "outer" else self._program.traced.widths[str(name)]
+        return (kind, name), offset, whole
 
 
 def _window(outer: Outer) -> _Window:
@@ -180,41 +167,48 @@ def _window(outer: Outer) -> _Window:
     return _Window(first, second, f.matrix, f.row, f.column)
 
 
-def sum_lines(first: Tensor, second: Tensor, target: Target, parts: int) -> Tensor:
-    """Return Pᵀ Q of P [L, M] and Q [L, N], both with unit stride over their columns: [M, N].
+def sum_lines(first: Tensor, second: Tensor, out: Tensor, target: Target, parts: int) -> None:
+    """Write Pᵀ Q of P [L, M] and Q [L, N] to `out` [M, N], all with unit stride over their columns.
 
     A matrix unit multiplies them in so many parts.
     """
-    rows, columns = first.shape[1], second.shape[1]
+    rows, columns = out.shape
     many = first.shape[0] >= ENOUGH_LINES and rows * columns >= ENOUGH_UNITS * (rows + columns)
     if target.isa != "amx" or first.dtype is not torch.float32 or not many:
-        return torch.mm(first.t(), second)
-    # The wider one is torn once, the other by every thread.
-    if rows < columns:
-        return _by_tiles(second, first, target, parts).t().contiguous()
-    return _by_tiles(first, second, target, parts).contiguous()
+        torch.mm(first.t(), second, out=out)
+    elif rows < columns:
+        # The wider one is torn once, the other by every thread.
+        out.copy_(_by_tiles(second, first, None, target, parts).t())
+    else:
+        _by_tiles(first, second, out, target, parts)
 
 
-def _by_tiles(first: Tensor, second: Tensor, target: Target, parts: int) -> Tensor:
+def _by_tiles(first: Tensor, second: Tensor, out: Tensor | None, target: Target, parts: int) -> Tensor:
+    """Do what `sum_lines` does; return `out`, or another tensor where none is given."""
     entry = lines.compiled(target, parts)
     several = torch.get_num_threads()
     rows, columns = first.shape[1], second.shape[1]
     share = -(-rows // several)
     high = min(MOST_ROWS, -(-share // (2 * ROWS)) * 2 * ROWS)
     shares = -(-rows // high)
-    result = memory.fresh((-(-rows // ROWS) * ROWS, -(-columns // PANEL) * PANEL), first.dtype)
+    result = out
+    if out is None or rows % ROWS or columns % PANEL:
+        result = memory.fresh((-(-rows // ROWS) * ROWS, -(-columns // PANEL) * PANEL), first.dtype)
+    assert result is not None
     tile_numbers = high * amx.packed(AT_ONCE, parts)
-    each = tile_numbers + result.shape[1] * amx.packed(AT_ONCE, parts)
+    each = tile_numbers + -(-columns // PANEL) * PANEL * amx.packed(AT_ONCE, parts)
     workers = several if shares > 1 else 1
     values = {
         "parts": shares, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
-        "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.shape[1],
-        "scratch_numbers": each, "tile_numbers": tile_numbers,
-        "at_once": AT_ONCE,
+        "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.stride(0),
+        "scratch_numbers": each, "tile_numbers": tile_numbers, "at_once": AT_ONCE,
     }  # fmt: skip
     with memory.workspace(workers * each * first.itemsize + memory.LINE) as own:
         values["scratch"] = memory.aligned(own)
         argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
         threads.run(entry, argument.buffer_info()[0], workers)
-    return result[:rows, :columns]
+    if result is out:
+        return out
+    whole = result[:rows, :columns]
+    return whole if out is None else out.copy_(whole)
