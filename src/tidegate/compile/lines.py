@@ -84,6 +84,10 @@ class MatrixGradients:
         return self._one_by_one(buffers, saved, length, count)
 
     @cached_property
+    def _entry(self) -> int:
+        return windows.compiled(self._target, REALS[self._dtype])
+
+    @cached_property
     def _shapes(self) -> list[torch.Size]:
         traced = self._program.traced
         return list(traced.shapes[len(traced.vectors) :])
@@ -112,9 +116,8 @@ class MatrixGradients:
             table[place] = (saved if name[0] == "saved" else buffers[name]).data_ptr() + offset
         for place, matrix, offset in known.writes:
             table[place] = found[matrix].data_ptr() + offset
-        address = windows.compiled(self._target, REALS[self._dtype])
         argument = array("q", (0, len(table) // len(windows.FIELDS), table.buffer_info()[0]))
-        threads.run(address, argument.buffer_info()[0], known.workers)
+        threads.run(self._entry, argument.buffer_info()[0], known.workers)
         return found
 
     def _table(self, length: int, count: int, several: int) -> _Table:
@@ -198,16 +201,15 @@ def _by_tiles(first: Tensor, second: Tensor, out: Tensor | None, target: Target,
     tile_numbers = high * amx.packed(AT_ONCE, parts)
     each = tile_numbers + -(-columns // PANEL) * PANEL * amx.packed(AT_ONCE, parts)
     workers = several if shares > 1 else 1
+    own = memory.leased(workers * each + memory.LINE, dtype=first.dtype)
     values = {
         "parts": shares, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
         "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.stride(0),
-        "scratch_numbers": each, "tile_numbers": tile_numbers, "at_once": AT_ONCE,
+        "scratch": memory.aligned(own), "scratch_numbers": each, "tile_numbers": tile_numbers, "at_once": AT_ONCE,
     }  # fmt: skip
-    with memory.workspace(workers * each * first.itemsize + memory.LINE) as own:
-        values["scratch"] = memory.aligned(own)
-        argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
-        threads.run(entry, argument.buffer_info()[0], workers)
+    argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
+    threads.run(entry, argument.buffer_info()[0], workers)
     if result is out:
         return out
     whole = result[:rows, :columns]

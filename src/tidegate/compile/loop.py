@@ -120,13 +120,8 @@ class Loop:
         """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], dense or with unit stride over the last axis."""
         several = torch.get_num_threads()
         form = self.form(batch.rows, batch.steps, items, several)
-        with memory.workspace(form.size) as own:
-            self._run(form, batch, matrices, buffers, saved, memory.aligned(own), several if items > 1 else 1)
-
-    def _run(
-        self, form: _Form, batch: Batch, matrices: Sequence[Tensor], buffers: Mapping[tuple[str, int | str], Tensor],
-        saved: Tensor | None, base: int, several: int,
-    ) -> None:  # fmt: skip
+        own = memory.leased(form.size, dtype=torch.uint8)
+        base = memory.aligned(own)
         argument = form.numbers[:]
         if form.panels:
             self._pack(form, matrices, base)
@@ -148,7 +143,7 @@ class Loop:
                     argument[row_stride] = buffer.stride(-2)
                 if step_stride is not None:
                     argument[step_stride] = buffer.stride(0)
-        threads.run(self.entry, argument.buffer_info()[0], several)
+        threads.run(self.entry, argument.buffer_info()[0], several if items > 1 else 1)
 
     def _pack(self, form: _Form, matrices: Sequence[Tensor], base: int) -> None:
         """Pack the windows of the matrices that products multiply by into panels."""

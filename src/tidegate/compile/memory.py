@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
-from threading import Lock
 
 import torch
 from torch import Tensor
@@ -27,9 +25,6 @@ MOST_BYTES = 512 << 20
 
 SMALL_BYTES = 1 << 18
 """Less than this costs nothing to ask for."""
-
-LOOSE = 4
-"""A piece of memory serves who needs at least a fourth of it."""
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -54,80 +49,43 @@ def aligned(memory: Tensor) -> int:
     return -(-memory.data_ptr() // LINE) * LINE
 
 
-class _Kept:
-    """Pieces of memory that nobody works in, [bytes] each."""
-
-    def __init__(self) -> None:
-        self._free: list[Tensor] = []
-        self._lock = Lock()
-        # Where memory comes back to: whatever thread lets go of it last, in the middle of whatever it does.
-        self._returned: deque[Tensor] = deque()
-
-    def take(self, size: int) -> Tensor | None:
-        """Return the smallest piece that is large enough and not far too large, if there is one."""
-        with self._lock:
-            while self._returned:
-                self._free.append(self._returned.popleft())
-            while sum(piece.nbytes for piece in self._free) > MOST_BYTES:
-                del self._free[0]
-            fitting = [piece for piece in self._free if size <= piece.nbytes <= LOOSE * size]
-            best = min(fitting, key=lambda piece: piece.nbytes, default=None)
-            if best is not None:
-                self._free = [piece for piece in self._free if piece is not best]
-            return best
-
-    def give(self, piece: Tensor) -> None:
-        if piece.nbytes <= MOST_BYTES:
-            self._returned.append(piece)
+# By how many bytes they have. Memory comes back on whatever thread lets go of it last, in the middle of whatever that
+# does: nothing is locked, and a deque gives each piece to one taker.
+_free: dict[int, deque[Tensor]] = {}
 
 
-_kept = _Kept()
-
-
-@contextmanager
-def workspace(size: int) -> Iterator[Tensor]:
-    """Lend at least `size` bytes, which may hold anything, to one run."""
-    if size < SMALL_BYTES:
-        yield fresh((size,), torch.uint8)
-        return
-    memory = _taken(size)
-    try:
-        yield memory
-    finally:
-        _kept.give(memory)
-
-
-@contextmanager
-def lent(*shape: int, dtype: torch.dtype, zero: bool) -> Iterator[Tensor]:
-    """Lend what `blank` returns, to one run."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < SMALL_BYTES:
-        yield blank(*shape, dtype=dtype, zero=zero)
-        return
-    with workspace(size) as memory:
-        yield _shaped(memory, shape, dtype, zero)
-
-
-def leased(*shape: int, dtype: torch.dtype, zero: bool) -> Tensor:
-    """Return what `blank` does; the memory comes back when no tensor holds it any more. For no user's hands."""
+def leased(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
+    """Return what `blank` does; the memory serves another when no tensor holds it any more. For no user's hands."""
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL_BYTES:
         return blank(*shape, dtype=dtype, zero=zero)
-    memory = _taken(size)
+    memory = _taken(_rounded(size))
     array = memory.numpy()
-    weakref.finalize(array, _kept.give, memory).atexit = False
-    return _shaped(torch.from_numpy(array), shape, dtype, zero)
+    weakref.finalize(array, _give, memory).atexit = False
+    tensor = torch.from_numpy(array)[:size].view(dtype).view(shape)
+    return tensor.zero_() if zero else tensor
+
+
+def _rounded(size: int) -> int:
+    """Return a size for several alike: at most a quarter more."""
+    step = 1 << max(0, size.bit_length() - 3)
+    return -(-size // step) * step
 
 
 def _taken(size: int) -> Tensor:
-    memory = _kept.take(size)
-    if memory is not None:
-        return memory
-    # What is made for a run without gradients may come to serve one with them.
-    with torch.inference_mode(False):
-        return fresh((size,), torch.uint8)
+    try:
+        return _free[size].pop()
+    except (KeyError, IndexError):
+        # What is made for a run without gradients may come to serve one with them.
+        with torch.inference_mode(False):
+            return fresh((size,), torch.uint8)
 
 
-def _shaped(memory: Tensor, shape: Sequence[int], dtype: torch.dtype, zero: bool) -> Tensor:
-    tensor = memory[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
-    return tensor.zero_() if zero else tensor
+def _give(memory: Tensor) -> None:
+    _free.setdefault(memory.nbytes, deque()).append(memory)
+    for pieces in list(_free.values()):
+        while pieces and sum(size * len(each) for size, each in list(_free.items())) > MOST_BYTES:
+            try:
+                pieces.popleft()
+            except IndexError:  # another thread took it
+                break

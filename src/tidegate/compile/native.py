@@ -15,7 +15,7 @@ from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
 from tidegate.compile.loop import REALS, Batch, Loop, blocks_of, saved_size
-from tidegate.compile.memory import blank, leased, lent, zeros
+from tidegate.compile.memory import blank, leased, zeros
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -191,10 +191,9 @@ class Native:
         shares = to_vectors.split_with_sizes(sizes, 1)
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         reverse = self.reverse_tiles if self._by_tiles(count) else self.reverse
-        with lent(length, count, program.outer_width, dtype=dtype, zero=ragged) as outer:
-            buffers["outer", 0] = outer
-            reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
-            to_matrices = self._matrix_gradients.sum(buffers, saved, length, count)
+        buffers["outer", 0] = leased(length, count, program.outer_width, dtype=dtype, zero=ragged)
+        reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
+        to_matrices = self._matrix_gradients.sum(buffers, saved, length, count)
         summed = to_vectors[0] if items == 1 else to_vectors.sum(0)
         sums = summed.split_with_sizes(sizes)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
