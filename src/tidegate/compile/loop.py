@@ -23,6 +23,8 @@ from tidegate.compile.stages import Plan
 REALS = {torch.float32: "float", torch.float64: "double"}
 MOST_ROWS = 64
 TILE_BYTES = 16384
+# Panels that are smaller are packed before a second thread has come.
+SHARED_BYTES = 1 << 18
 MOST_FORMS = 64
 # Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the caches' ways. In
 # the first cache, 4 KB a way, that is 320 bytes apart, in the second, 32 to 128 KB a way, 8.5 KB.
@@ -65,6 +67,7 @@ class _Form:
 
     numbers: array[int]
     packing: array[int]
+    packers: int
     size: int
     order: int
     active: int
@@ -151,7 +154,7 @@ class Loop:
         for slot, offset in form.panels:
             argument[slot] = base + offset
         self._place(form, matrices, argument)
-        threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], 1)
+        threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], form.packers)
 
     def _place(self, form: _Form, matrices: Sequence[Tensor], argument: array[int]) -> None:
         """Write into an argument where the matrices' windows stand."""
@@ -169,10 +172,11 @@ class Loop:
         if known is None:
             if len(self._forms) >= MOST_FORMS:
                 self._forms.clear()
-            known = self._forms[key] = self._new_form(rows, steps, items, several if items > 1 else 1)
+            known = self._forms[key] = self._new_form(rows, steps, items, several)
         return known
 
-    def _new_form(self, rows: int, steps: int, items: int, workers: int) -> _Form:
+    def _new_form(self, rows: int, steps: int, items: int, several: int) -> _Form:
+        workers = several if items > 1 else 1
         each = math.ceil(rows / items) if items else 0
         block = self._block(each)
         offsets, scratch_bytes = self._scratch(each, block)
@@ -209,6 +213,7 @@ class Loop:
         return _Form(
             numbers=array("q", [values.get(name, 0) for name in self.kernel.slots]),
             packing=array("q", [values.get(name, 0) for name in self.kernel.prepare_slots]),
+            packers=several if panel_numbers * self.bytes >= SHARED_BYTES else 1,
             size=scratch_begins + workers * scratch_bytes + memory.LINE,
             order=slots["order",],
             active=slots["active",],
@@ -298,8 +303,8 @@ class Loop:
             for term, v in enumerate(node.inputs):
                 offsets[number, term] = total
                 total += -(-node.width // panel) * panel * self._packed(v.width)
-        depths = {v.width for node in self.plan.products for v in node.inputs} if self.kernel.tiles else ()
-        return offsets, total + max((amx.slack(depth, self.kernel.tiles) for depth in depths), default=0)
+                total += amx.slack(v.width, self.kernel.tiles) if self.kernel.tiles else 0
+        return offsets, total
 
 
 def saved_begins(widths: Sequence[int], steps: int, rows: int) -> Iterator[int]:

@@ -27,7 +27,8 @@ PREPARE = "prepare"
 class Kernel:
     """The IR of a plan, and what must stand in the one argument of its functions, slot by slot.
 
-    `prepare(argument)` packs the weights, if there is anything to pack; then every thread calls `run(argument)`.
+    `prepare(argument)`, for every thread to call, packs the weights, if there is anything to pack; then every thread
+    calls `run(argument)`.
     `scratch` names the buffers of one thread: for each row of its block as many numbers as the name's last entry says.
     With `tiles`, products are of the matrix unit, in so many parts: rows are padded to whole tiles, panels are `amx`'s.
     The slots `threads` and `taken` are counters, which begin at 0. `changing`: in a direct kernel, how many slots
@@ -93,21 +94,31 @@ def _changing(plan: Plan, states: Sequence[int]) -> list[Name]:
 
 
 def _define_prepare(module: ir.Module, plan: Plan, pack: ir.Function) -> tuple[Name, ...]:
+    """Define the packing of what products multiply by, a term at a time for whichever thread takes it next."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), PREPARE)
     frame = Frame(function)
-    builder = frame.builder
-    for number, node in enumerate(plan.products):
-        for term, (v, factor) in enumerate(zip(node.inputs, node.attributes, strict=True)):
-            name = (number, term)
-            across, down = frame.index("row_stride", "matrix", factor.matrix), INDEX(1)
-            by_k, by_n = (down, across) if factor.turned else (across, down)
-            depth = frame.number(v.width)
-            panel = builder.mul(frame.index("packed", Size(v.width)), frame.index("panel"))
-            source = frame.pointer("window", factor.matrix, Size(factor.row), Size(factor.column))
-            builder.call(
-                pack, [source, by_k, by_n, depth, frame.number(node.width), frame.pointer("panels", *name), panel]
-            )
-    builder.ret_void()
+    terms = [
+        (number, term, node, v, factor)
+        for number, node in enumerate(plan.products)
+        for term, (v, factor) in enumerate(zip(node.inputs, node.attributes, strict=True))
+    ]
+    builder = ir.IRBuilder(function.append_basic_block("take"))
+    end = function.append_basic_block("done")
+    item = builder.atomic_rmw("add", frame.slot("taken"), INDEX(1), "monotonic")
+    choice = builder.switch(item, end)
+    for place, (number, term, node, v, factor) in enumerate(terms):
+        block = function.append_basic_block("term")
+        choice.add_case(INDEX(place), block)
+        here = ir.IRBuilder(block)
+        across, down = frame.index("row_stride", "matrix", factor.matrix), INDEX(1)
+        by_k, by_n = (down, across) if factor.turned else (across, down)
+        depth, width = frame.number(v.width), frame.number(node.width)
+        panel = here.mul(frame.index("packed", Size(v.width)), frame.index("panel"))
+        source = frame.pointer("window", factor.matrix, Size(factor.row), Size(factor.column))
+        here.call(pack, [source, by_k, by_n, depth, width, frame.pointer("panels", number, term), panel])
+        here.branch(function.blocks[1])
+    ir.IRBuilder(end).ret_void()
+    frame.begin(function.blocks[1])
     return tuple(frame.names)
 
 
