@@ -50,7 +50,7 @@ def _reads_parameters(cell: Cell) -> bool:
 
 
 def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
-    """Return what `whole(call)` does, and keep 3√T states instead of what every step leaves for its derivative.
+    """Return what `whole(call)` does, and keep √T states instead of what every step leaves for its derivative.
 
     Between two of them, the steps are run a second time when gradients are asked for, in training or not as the first
     time and with the same random numbers; nothing else of the cell may have changed (Chen et al. 2016, 1604.06174,
@@ -72,8 +72,8 @@ def recompute(call: Call, whole: Callable[[Call], Run]) -> Run:
             hint="torch.nn.utils.parametrizations, which compute them when they are read; or recompute=False",
         )
     states = call.states or cell.unpack(cell.initial_state(x.shape[0], device=x.device))
-    # A step leaves several times what a state takes: segments shorter than √T need the least memory together.
-    return unroll(call, whole, states, max(1, math.isqrt(x.shape[1]) // 3))
+    # Shorter segments would need less memory, and pack the weights more often.
+    return unroll(call, whole, states, max(1, math.isqrt(x.shape[1])))
 
 
 def unroll(call: Call, whole: Callable[[Call], Run], states: tuple[Tensor, ...], steps: int) -> Run:

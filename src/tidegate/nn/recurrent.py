@@ -38,7 +38,7 @@ class Recurrent(nn.Module):
     - `connection`: None, "residual" (also `residual=True`), "highway", "dense" or "skip"; see `nn.stack`.
     - `norm`: None, "batch", "layer" or "rms", after each layer, the last one included.
     - `backend`: "auto" chooses; a name runs or raises `BackendError`. See `explain`.
-    - `recompute`: train in less memory. Of T steps, 3√T states are kept, and what lies between is run a second time
+    - `recompute`: train in less memory. Of T steps, √T states are kept, and what lies between is run a second time
       when gradients are asked for (Chen et al. 2016, 1604.06174, section 4.1). Under `torch.compile` it does nothing.
 
     `x` [B, T, I] ([T, B, I] without `batch_first`) or a `PackedSequence`, whose output is one too. `lengths`
