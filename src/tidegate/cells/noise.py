@@ -100,13 +100,20 @@ def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:
 
 def _ones(rate: float, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw ones at this rate, else zeros."""
-    if rate in (0, 1) or like.device.type != "cpu":
+    if rate in (0, 1) or not _is_plain(like):
         return like.new_empty(shape).bernoulli_(rate)
     # Torch's own way takes 64 random bits for each number; 32 are enough, and take two fifths of the time.
     count = math.prod(shape)
     bits = torch.empty(-(-count // 2), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     drawn = bits.view(torch.int32)[:count].view(shape)
     return torch.lt(drawn, min(round(rate * 2**32), 2**32 - 1) - 2**31).to(like.dtype)
+
+
+def _is_plain(like: Tensor) -> bool:
+    """Whether a tensor is on the CPU, and nothing follows what is done with it: no graph is made, nothing mapped."""
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    mapped = torch._C._functorch.peek_interpreter_stack() is not None
+    return type(like) in (Tensor, torch.nn.Parameter) and like.is_cpu and not watched and not mapped
 
 
 def rates(owner: str, name: str, rate: Rate, count: int) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ class _Known:
     """
 
     traces: dict[Key, Result] = field(default_factory=dict)
-    last: tuple[int, bool, tuple[torch.dtype, int], Result] | None = None
+    last: tuple[int, bool, tuple[torch.dtype, tuple[str, int]], Result] | None = None
 
 
 _TRACED: WeakKeyDictionary[Cell, _Known] = WeakKeyDictionary()
@@ -83,21 +83,18 @@ def unroll(call: Call) -> Run:
 
     Under autocast to bfloat16 a matrix unit multiplies numbers rounded to it; all else is done in the weights' type.
     """
-    vectors, matrices, names, run = _in_graph(call) if torch.compiler.is_compiling() else _at_once(call)
+    if torch.compiler.is_compiling():
+        return _unroll(call, _in_graph(call))
+    found = traced_of(call)
+    assert not isinstance(found, UntraceableError)
     if not torch.is_autocast_enabled("cpu"):
-        return _unroll(call, vectors, matrices, names, run)
+        return _unroll(call, _at_once(call, *found))
     with torch.autocast("cpu", enabled=False):
-        return _unroll(call, vectors, matrices, names, run)
+        return _unroll(call, _at_once(call, *found))
 
 
-def _unroll(
-    call: Call,
-    vectors: list[Tensor],
-    matrices: list[Tensor],
-    names: Sequence[str],
-    run: Callable[..., Sequence[Tensor]],
-) -> Run:
-    cell, lengths = call.cell, call.lengths
+def _unroll(call: Call, read: Read) -> Run:
+    (vectors, matrices, names, run), cell, lengths = read, call.cell, call.lengths
     dtype = cell.weight_ih.dtype
     x = call.x if lengths is None else zero_padding(call.x, lengths)
     x, batch = x.to(dtype), x.shape[0]
@@ -127,10 +124,7 @@ Read = tuple[list[Tensor], list[Tensor], Sequence[str], Callable[..., Sequence[T
 """The vectors and matrices that a kernel reads, the names of all else it reads, and what runs it."""
 
 
-def _at_once(call: Call) -> Read:
-    found = traced_of(call)
-    assert not isinstance(found, UntraceableError)
-    traced, native = found
+def _at_once(call: Call, traced: Traced, native: Native) -> Read:
     values = traced.hoisted.values(call.cell, call.given.whole)
     vectors, matrices = ([values[number] for number in numbers] for numbers in (traced.vectors, traced.matrices))
     shapes = [v.shape for v in vectors + matrices]
@@ -230,7 +224,7 @@ def traced_of(call: Call) -> Result:
     cell, dtype = call.cell, call.cell.weight_ih.dtype
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
     plain = not (cell._modules or cell.inputs or (cell.training and cell.noise.draws))
-    if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, (dtype, _parts())):
+    if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, (dtype, _machine(cell))):
         return known.last[3]
     drawn = cell.masks()
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in (drawn.rows, drawn.steps))
@@ -239,7 +233,7 @@ def traced_of(call: Call) -> Result:
     rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
     found = _traced_as(cell, rows, steps, whole, call)
     if plain:
-        known.last = (cell.changes, cell.training, (dtype, _parts()), found)
+        known.last = (cell.changes, cell.training, (dtype, _machine(cell)), found)
     return found
 
 
@@ -248,7 +242,7 @@ def _traced_as(
 ) -> Result:
     """Return the cell's trace that reads `rows` and `steps` beside x, by name and width, and `whole` by shape."""
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
-    key = (cell.weight_ih.dtype, _parts(), *(tuple(each.items()) for each in (rows, steps, whole)), _plain(cell))
+    key = (cell.weight_ih.dtype, _machine(cell), *(tuple(each.items()) for each in (rows, steps, whole)), _plain(cell))
     if key not in known.traces:
         known.traces[key] = _new_trace(cell, rows, steps, whole, call)
     return known.traces[key]
@@ -270,7 +264,7 @@ def _new_trace(
 
 def _native(traced: Traced, cell: Cell) -> Native:
     """Return the kernels of a traced step, those of another cell where it does the same."""
-    target, dtype, parts = host(), cell.weight_ih.dtype, _parts()
+    target, dtype, (_, parts) = host(), cell.weight_ih.dtype, _machine(cell)
     key = f"{fingerprint(traced, cell.state_sizes)}-{target.isa}-{dtype}-{parts}"
     with _MAKING:
         native = NATIVES.get(key)
@@ -285,10 +279,14 @@ def _native(traced: Traced, cell: Cell) -> Native:
     return native
 
 
-def _parts() -> int:
-    """Return in how many parts of bfloat16 a matrix unit is to multiply: one where autocast wants no more."""
+def _machine(cell: Cell) -> tuple[str, int]:
+    """Return which instructions kernels are made of, and in how many parts of bfloat16 a matrix unit multiplies.
+
+    In one where autocast wants no more.
+    """
+    isa = host().isa
     short = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return SHORT if short else EXACT
+    return isa, SHORT if short and isa == "amx" and cell.weight_ih.dtype is torch.float32 else EXACT
 
 
 def _take_one_step(call: Call) -> None:

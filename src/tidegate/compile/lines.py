@@ -34,6 +34,8 @@ MOST_ROWS = 256
 """The highest part of a result: what is torn for it fits into the second cache."""
 
 
+_FIELD = {field: place for place, field in enumerate(windows.FIELDS)}
+
 Buffers: TypeAlias = Mapping[tuple[str, int | str], Tensor]
 
 Place: TypeAlias = tuple[str, int | str, int, int]
@@ -78,7 +80,7 @@ class MatrixGradients:
         """Sum what each product contributes to its matrix over all rows and steps. Buffers are [T, B, ·]."""
         count_lines = length * count
         multiplications = count_lines * self._numbers
-        if self._whole and count_lines <= FEW_LINES and multiplications <= FEW:
+        if self._target.fused and self._whole and count_lines <= FEW_LINES and multiplications <= FEW:
             several = torch.get_num_threads() if multiplications > ALONE else 1
             return self._by_windows(buffers, saved, length, count, several)
         return self._one_by_one(buffers, saved, length, count)
@@ -116,7 +118,8 @@ class MatrixGradients:
             table[place] = (saved if name[0] == "saved" else buffers[name]).data_ptr() + offset
         for place, matrix, offset in known.writes:
             table[place] = found[matrix].data_ptr() + offset
-        argument = array("q", (0, len(table) // len(windows.FIELDS), table.buffer_info()[0]))
+        told = {"windows": len(table) // len(windows.FIELDS), "table": table.buffer_info()[0]}
+        argument = array("q", [told.get(slot, 0) for slot in windows.SLOTS])
         threads.run(self._entry, argument.buffer_info()[0], known.workers)
         return found
 
@@ -131,10 +134,14 @@ class MatrixGradients:
             )
             for begin in range(0, rows, share):
                 at, corner = len(table.numbers), (w.row + begin) * stride + w.column
-                table.reads.extend([(at, first, (at_first + begin) * size), (at + 2, second, at_second * size)])
-                table.writes.append((at + 7, w.matrix, corner * size))
-                high = min(share, rows - begin)
-                table.numbers.extend((0, wide, 0, beside, length * count, high, columns, 0, stride))
+                table.reads.append((at + _FIELD["first"], first, (at_first + begin) * size))
+                table.reads.append((at + _FIELD["second"], second, at_second * size))
+                table.writes.append((at + _FIELD["result"], w.matrix, corner * size))
+                known = {
+                    "first_stride": wide, "second_stride": beside, "lines": length * count,
+                    "rows": min(share, rows - begin), "columns": columns, "result_stride": stride,
+                }  # fmt: skip
+                table.numbers.extend([known.get(field, 0) for field in windows.FIELDS])
         return table
 
     def _one_by_one(self, buffers: Buffers, saved: Tensor, length: int, count: int) -> list[Tensor]:
@@ -203,7 +210,7 @@ def _by_tiles(first: Tensor, second: Tensor, out: Tensor | None, target: Target,
     workers = several if shares > 1 else 1
     own = memory.leased(workers * each + memory.LINE, dtype=first.dtype)
     values = {
-        "parts": shares, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
+        "shares": shares, "high": high, "rows": rows, "columns": columns, "lines": first.shape[0],
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
         "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.stride(0),
         "scratch": memory.aligned(own), "scratch_numbers": each, "tile_numbers": tile_numbers, "at_once": AT_ONCE,

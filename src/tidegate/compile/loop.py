@@ -194,16 +194,8 @@ class Loop:
         for (kind, which), width in self.dense.items():
             values |= {("row_stride", kind, which): width, ("step_stride", kind, which): rows * width}
         for name in (*self.kernel.slots, *self.kernel.prepare_slots):
-            if name[0] == "number":
-                values[name] = int(name[1])
-            elif name[0] == "stride":
-                values[name] = self._padded(name[1])
-            elif name[0] == "packed":
-                values[name] = self._packed(name[1])
-            elif name[0] == "line":
-                values[name] = self._panel_padded(name[1])
-            elif name[0] == "state_stride":
-                values[name] = self._padded(self.states[name[1]])
+            if name[0] in ("number", "stride", "packed", "line", "state_stride"):
+                values[name] = self._size(*name)
             elif name[0] == "offset":
                 values[name] = offsets[name[1:]]
         slots = {name: slot for slot, name in enumerate(self.kernel.slots)}
@@ -236,6 +228,13 @@ class Loop:
                 if name[0] == "buffer" and name[1] != "saved"
             ],
         )
+
+    def _size(self, kind: str, number: int) -> int:
+        """Return a number that the sizes of a cell give, `number` being a width, or which state it is about."""
+        of = {"stride": self._padded, "packed": self._packed, "line": self._panel_padded}
+        if kind == "state_stride":
+            return self._padded(self.states[number])
+        return of[kind](number) if kind in of else int(number)
 
     def _stride_slots(
         self, slots: Mapping[tuple[Any, ...], int], name: tuple[Any, ...]

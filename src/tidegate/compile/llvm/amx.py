@@ -2,10 +2,12 @@
 
 The unit multiplies tiles of bfloat16 numbers, 16 rows × 32 of one by 32 × 16 of the other, sixteen times as many a
 second as vectors of float32. A float32 number is, exactly, the sum of three bfloat16 numbers: its first eight bits,
-the next eight, the rest. Of the nine products of two such sums, the six largest are summed in float32; the others are
-below 2⁻²⁶ of the product, and so below float32's own rounding. Terms are added in one order, whatever else is
-multiplied: a row's result has the same bits in every batch. An infinite number comes out as NaN, since its rest is
-NaN; numbers below 2⁻¹²⁶ count as 0.
+the next eight, the rest. Of the nine products of two such sums, the six largest are summed in float32; the others come
+to 2⁻²⁴ of the product at most, which is float32's own rounding. Terms are added in one order, whatever else is
+multiplied: a row's result has the same bits in every batch. In one part, `SHORT`, numbers are rounded to bfloat16.
+
+The unit knows no numbers below 2⁻¹²⁶: factors below 10⁻³³ lose bits of their rest, little by little, and so do products
+below 10⁻³². What is infinite, or above 3.38·10³⁸, comes out as NaN, since its rest is NaN; in one part as infinite.
 
 Tiles lie one after the other, a row of 64 bytes of two numbers a lane: 32 columns k of a row as (k, k + 16), 32 rows k
 of a matrix likewise, so that splitting needs no shuffle.
@@ -45,7 +47,7 @@ BEHIND = 4 * TILE
 _SPLIT = [INDEX, INDEX, POINTER, INDEX, POINTER]
 _PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
 _PRODUCT = [INDEX, INDEX, POINTER, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
-_BYTE, _WORD = ir.IntType(8), ir.IntType(32)
+_BYTE = ir.IntType(8)
 
 
 def packed(depth: int, parts: int) -> int:
@@ -107,8 +109,8 @@ def _shared(name: str, parts: int) -> str:
 def define_split(module: ir.Module, parts: int) -> ir.Function:
     """Define the splitting of rows into tiles of their parts.
 
-    `void split(i64 rows, i64 K, float* A, i64 lda, void* tiles)`: for every 16 rows and every 32 columns three tiles,
-    the first parts, the second and the third, one after the other. Columns beyond K are zeros; rows beyond `rows` of
+    `void split(i64 rows, i64 K, float* A, i64 lda, void* tiles)`: for every 16 rows and every 32 columns a tile of each
+    part, one after the other. Columns beyond K are zeros; rows beyond `rows` of
     the last tiles are not written.
     """
     function = define(module, "split", _SPLIT, pointers=(2, 4))
@@ -141,8 +143,8 @@ def define_tile_pack(module: ir.Module, parts: int) -> ir.Function:
     """Define the packing of a K×N matrix into panels of tiles.
 
     `void tile_pack(float* source, i64 row_stride, i64 column_stride, i64 rows_k, i64 columns_n, void* panels,
-    i64 panel_stride)`: a panel holds 32 columns, for every 32 rows the first parts of both halves, the second parts
-    and the third, six tiles one after the other. Rows beyond K and columns beyond N are zeros. Strides count numbers
+    i64 panel_stride)`: a panel holds 32 columns, for every 32 rows two tiles of each part, one half and the
+    other, one after the other. Rows beyond K and columns beyond N are zeros. Strides count numbers
     of float32; `panel_stride ≥ 32 · packed(K)`. `slack(K)` numbers behind the last panel are written too.
     """
     numbers = define_pack(module, "float", LANES)
@@ -195,8 +197,9 @@ def _leading(lanes: Lanes, x: ir.Value, *, rounded: bool) -> ir.Value:
     """Return the bits of x to eight significant ones, the others 0."""
     bits = lanes.to_bits(x)
     if rounded:
-        # Some NaNs would overflow.
-        bits = lanes.select(lanes.is_nan(x), bits, lanes.builder.add(bits, lanes.bits(1 << 15)))
+        # Rounded, some NaNs would overflow, or lose what makes them one.
+        quiet = lanes.builder.or_(bits, lanes.bits(1 << 22))
+        bits = lanes.select(lanes.is_nan(x), quiet, lanes.builder.add(bits, lanes.bits(1 << 15)))
     return lanes.builder.and_(bits, lanes.bits(0xFFFF0000))
 
 
@@ -209,7 +212,7 @@ def define_tile_product(module: ir.Module, parts: int) -> ir.Function:
         C[r*ldc + p*panel_step_c + j] (+)= Σ_k A[r, k] · B[k, 32p + j]
 
     C has rows for whole tiles, and those beyond `rows` come to hold anything. Without `accumulate` it is not read.
-    The unit is configured by `begun`.
+    The unit is ready, see `Configured`.
     """
     function = define(module, "tile_product", _PRODUCT, pointers=(2, 3, 6))
     function.attributes.add("noinline")
@@ -296,7 +299,7 @@ class _Sums:
                     self._unit.zero(tile)
 
     def add(self, above: ir.Value, panel: ir.Value) -> None:
-        """Add what 32 columns of the rows contribute, smallest products first, in the same order for both heights."""
+        """Add what 32 columns of the rows contribute, in the same order for both heights."""
         rows = [above, after(self._lanes, above, self._line)][: self._height]
         held: tuple[int, int] = (-1, -1)
         for left, right in _ORDER[self._parts]:

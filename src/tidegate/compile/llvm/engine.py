@@ -20,7 +20,7 @@ from tidegate.errors import BackendError
 from tidegate.version import __version__
 
 SPEED_LEVEL = 2
-_MAKERS = f"tidegate {__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}, O{SPEED_LEVEL}"
+MAKERS = f"tidegate {__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}, O{SPEED_LEVEL}"
 _DECLARED = re.compile(r'^declare [^@\n]*@"?([^"(\s]+)', re.MULTILINE)
 _in_memory: dict[str, Compiled] = {}
 _symbols: dict[str, int] = {}
@@ -91,7 +91,7 @@ def symbol(name: str, address: int) -> None:
 
 
 def _digest(text: str, names: Sequence[str], target: Target) -> str:
-    return hashlib.sha256("\n".join((_MAKERS, repr(astuple(target)), *names, text)).encode()).hexdigest()
+    return hashlib.sha256("\n".join((MAKERS, repr(astuple(target)), *names, text)).encode()).hexdigest()
 
 
 def _title(text: str) -> str:
@@ -140,7 +140,7 @@ def _hide_others(module: llvm.ModuleRef, names: Sequence[str], title: str) -> No
 
 def _load(code: bytes, names: Sequence[str], text: str) -> llvm.ResourceTracker:
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-    for name, address in _symbols.items():
+    for name, address in list(_symbols.items()):  # another thread may add to them
         library.import_symbol(name, address)
     for name in names:
         library.export_symbol(name)

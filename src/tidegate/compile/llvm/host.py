@@ -86,7 +86,7 @@ def target(isa: str) -> Target:
 
 @cache
 def _host(forced: str) -> Target:
-    able = _able()
+    able = _able(forced)
     if forced:
         if forced not in able:
             raise ConfigError(
@@ -103,15 +103,18 @@ def _host(forced: str) -> Target:
     return replace(best, cpu=str(llvm.get_host_cpu_name()), features=",".join(filter(None, features)))
 
 
-def _able() -> list[str]:
-    """The instruction sets this machine can run, best first; "generic" is always the last."""
+def _able(forced: str = "") -> list[str]:
+    """The instruction sets this machine can run, best first; "generic" is always the last.
+
+    The matrix unit is asked for only where it may be used: a process that has it cannot give it back.
+    """
     arch, features = _arch(_triple()), llvm.get_host_cpu_features()
     return [
         isa
         for isa, plain in _PLAIN.items()
         if _arch(plain.triple) in ("", arch)
         and all(features.get(need, False) for need in _NEEDS[isa])
-        and (isa != "amx" or _grants_tiles())
+        and (isa != "amx" or (forced in ("", "amx") and _grants_tiles()))
     ]
 
 

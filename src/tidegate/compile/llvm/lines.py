@@ -19,7 +19,7 @@ from tidegate.compile.llvm.tile import after, blocks, every, steps, strided
 ENTRY = "sum_lines"
 
 SLOTS = (
-    "threads", "taken", "parts", "high", "rows", "columns", "lines", "first", "first_stride", "second",
+    "threads", "taken", "shares", "high", "rows", "columns", "lines", "first", "first_stride", "second",
     "second_stride", "result", "result_stride", "scratch", "scratch_numbers", "tile_numbers", "at_once",
 )  # fmt: skip
 """What stands in the argument of `sum_lines`, in order."""
@@ -31,10 +31,10 @@ _TEAR = [POINTER, INDEX, INDEX, INDEX, POINTER, INDEX]
 def compiled(target: Target, parts: int) -> int:
     """Return the address of `void sum_lines(argument)`, to be called by every thread with what `SLOTS` names.
 
-    Threads take parts of the result, `high` of its `rows`, of which there are `parts`. P [lines, rows] and
+    Threads take shares of the result, `high` of its `rows`, of which there are so many `shares`. P [lines, rows] and
     Q [lines, columns] have unit stride over columns; the result is written to whole tiles, 16 rows and 32 columns.
     `at_once` lines are torn at a time, a multiple of 32; a thread has `scratch_numbers`, of which `tile_numbers` for P.
-    `threads` and `taken` are counters, which begin at 0. Lines are added in their order, whatever the parts are.
+    `threads` and `taken` are counters, which begin at 0. Lines are added in their order, whatever the shares are.
     """
     amx.compiled(target, parts)
     text = written(f"lines of float in {parts}", lambda: str(_module(target, parts)))
@@ -70,7 +70,7 @@ class _Writer:
         b.branch(head)
         b.position_at_end(head)
         item = b.atomic_rmw("add", frame.slot("taken"), INDEX(1), "monotonic")
-        b.cbranch(b.icmp_signed("<", item, frame.index("parts")), body, end)
+        b.cbranch(b.icmp_signed("<", item, frame.index("shares")), body, end)
         b.position_at_end(body)
         self._part(own, item)
         b.branch(head)

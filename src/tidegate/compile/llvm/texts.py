@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from tidegate.compile.llvm.cache import disk_cache
-from tidegate.version import __version__
+from tidegate.compile.llvm.engine import MAKERS
 
 _known: dict[str, str] = {}
 
@@ -30,7 +30,7 @@ def written(what: str, write: Callable[[], str]) -> str:
 def _writer() -> str:
     """Return what tells this version of the code that writes kernels from every other."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join([__version__.encode(), *(source.read_bytes() for source in sources)])).hexdigest()
+    return hashlib.sha256(b"".join([MAKERS.encode(), *(source.read_bytes() for source in sources)])).hexdigest()
 
 
 def _from_disk(digest: str) -> str | None:
