@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from tidegate.cells import CELLS, GRU, AntisymmetricRNN, Cell
+from tidegate.cells import CELLS, GRU, LSTM, AntisymmetricRNN, Cell
 from tidegate.cells.idle import idle_noise
+from tidegate.cells.noise import draw
 from tidegate.compile import select
 from tidegate.errors import ConfigError
 from tidegate.nn import Recurrent
@@ -103,3 +105,32 @@ def test_what_is_normed_without_a_name_is_refused(norm: str | None) -> None:
     cell = Unnamed(3, 4, **({norm: True} if norm else {}))
     with pytest.raises(ConfigError, match=r"normalising 'c' in a step of Unnamed.*try: normed_values = \('h', 'c'\)"):
         cell(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("rate", [0.0, 2**-40, 0.1, 0.5, 1 - 2**-40, 1.0])
+@pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (101, 997)])
+def test_masks_of_any_size_have_their_rate(rate: float, shape: tuple[int, ...]) -> None:
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(3)
+        kept = draw("kept_h", rate, torch.empty(0, dtype=dtype), *shape)
+        assert kept.shape == shape
+        assert kept.dtype == dtype
+        assert bool(((kept == 0) | (kept == 1)).all())
+        if kept.numel() > 1000:
+            assert abs(float(kept.mean()) - rate) <= 5 * (rate * (1 - rate) / kept.numel()) ** 0.5 + 1e-9
+        torch.manual_seed(3)
+        assert torch.equal(kept, draw("kept_h", rate, torch.empty(0, dtype=dtype), *shape))
+
+
+def test_graphs_and_maps_follow_what_is_drawn() -> None:
+    layer = Recurrent(LSTM(5, 8, zoneout=0.3, variational_dropout=0.2))
+    x = torch.randn(2, 3, 5)
+    y = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0]
+    assert y.isfinite().all()
+    assert torch.export.export(layer, (x,)).module()(x)[0].shape == y.shape
+    like = torch.empty(4, 6)
+    each = torch.func.vmap(lambda row: draw("kept_h", 0.5, row, 6), randomness="different")(like)
+    assert each.shape == (4, 6)
+    with FakeTensorMode():
+        fake = draw("kept_h", 0.5, torch.empty(2), 7)
+    assert isinstance(fake, FakeTensor)

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import pytest
 import torch
 
 from tidegate.cells import CELLS
-from tidegate.compile import lines
+from tidegate.compile import lines, native
 from tidegate.compile.llvm.amx import EXACT
-from tidegate.compile.llvm.host import host
+from tidegate.compile.llvm.host import host, target
 from tidegate.nn import Recurrent
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("isa", "cores", "rows", "takes"),
+    [
+        ("amx", 2, 23, True), ("amx", 2, 22, False), ("amx", 2, 32, True), ("amx", 2, 33, False), ("amx", 2, 47, True),
+        ("amx", 64, 64, False), ("amx", 64, 12 * 64, True), ("avx512", 2, 32, False),
+    ],
+)  # fmt: skip
+def test_the_matrix_unit_multiplies_where_its_tiles_are_filled(
+    isa: str, cores: int, rows: int, takes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_CORES", cores)
+    assert native.by_tiles(target(isa), torch.float32, rows) == takes
+    assert not native.by_tiles(target(isa), torch.float64, rows)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -49,8 +72,8 @@ def test_one_call_for_all_matrices_sums_what_one_for_each_does(
     def gradients() -> list[torch.Tensor]:
         return list(torch.autograd.grad(layer(x)[0].square().sum(), list(cell.parameters())))
 
-    at_once = gradients()
     torch.set_num_threads(2)
+    at_once = gradients()
     monkeypatch.setattr(lines, "ALONE", 0)
     shared = gradients()
     monkeypatch.setattr(lines, "FEW", 0)

@@ -65,6 +65,31 @@ def test_kernels_multiply_as_autocast_does_where_the_machine_can(name: str) -> N
         assert float((b - a).norm()) < 1.5 * float((d - a).norm())
 
 
+class Solving(Cell):
+    """A recurrence by a matrix that its weights alone decide."""
+
+    gates = ("n",)
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.u, self.v = (torch.nn.Parameter(torch.eye(hidden_size) + 0.1 * torch.randn(hidden_size, hidden_size))
+                          for _ in range(2))  # fmt: skip
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        (n,) = self.split(x)
+        return torch.tanh(n + h @ torch.linalg.solve(self.u @ self.v, self.v))
+
+
+def test_what_weights_alone_decide_is_computed_in_full() -> None:
+    torch.manual_seed(0)
+    cell, x = Solving(5, 6), torch.randn(2, 7, 5)
+    y, _ = unroll(cell, x, backend="llvm")
+    with autocast():
+        short, _ = unroll(cell, x, backend="llvm")
+    # Too few rows for a matrix unit: nothing is rounded.
+    assert torch.equal(y, short)
+
+
 def test_torchs_kernels_say_that_they_do_not_run_under_autocast() -> None:
     cell, x = CELLS["lstm"](5, 256), torch.randn(3, 6, 5)
     assert choose(Call(cell, x)) == "aten"

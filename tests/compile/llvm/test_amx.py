@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from llvmlite import ir
 
-from tidegate.compile.llvm import amx, lines
+from tidegate.compile.llvm import amx, lines, windows
 from tidegate.compile.llvm.engine import compile_module, verify
 from tidegate.compile.llvm.frame import Frame
 from tidegate.compile.llvm.host import host, target
@@ -20,18 +22,16 @@ SLOTS = ("rows", "depth", "columns", "left", "lda", "tiles", "right", "row_strid
          "panel_stride", "result", "ldc", "adds")  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def multiply() -> int:
+@cache
+def multiplying(parts: int) -> int:
     """`result (+)= left · right` by splitting, packing and multiplying: one function that the unit is configured in."""
     if host().isa != "amx":
         pytest.skip("this machine has no matrix unit, or Linux does not lend it")
-    amx.compiled(host(), amx.EXACT)
-    module = ir.Module("multiply")
+    amx.compiled(host(), parts)
+    module = ir.Module(f"multiply in {parts}")
     module.triple = host().triple
     split, pack, product = (
-        amx.declare_split(module, amx.EXACT),
-        amx.declare_tile_pack(module, amx.EXACT),
-        amx.declare_tile_product(module, amx.EXACT),
+        declare(module, parts) for declare in (amx.declare_split, amx.declare_tile_pack, amx.declare_tile_product)
     )
     made = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "multiply")
     frame = Frame(made, [(slot,) for slot in SLOTS])
@@ -58,12 +58,13 @@ def space(count: int) -> np.ndarray:
     return whole[begin : begin + count]
 
 
-def product(address: int, left: np.ndarray, right: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+def product(left: np.ndarray, right: np.ndarray, start: np.ndarray | None = None, parts: int = amx.EXACT) -> np.ndarray:
+    address = multiplying(parts)
     rows, depth = left.shape
     columns = right.shape[1]
-    high, wide, packed = -(-rows // 16) * 16, -(-columns // 32) * 32, amx.packed(depth, amx.EXACT)
+    high, wide, packed = -(-rows // 16) * 16, -(-columns // 32) * 32, amx.packed(depth, parts)
     result, tiles = space(high * wide).reshape(high, wide), space(high * packed)
-    panels = space(wide * packed + amx.slack(depth, amx.EXACT))
+    panels = space(wide * packed + amx.slack(depth, parts))
     if start is not None:
         result[:rows, :columns] = start
     strides = [s // 4 for s in right.strides]
@@ -80,7 +81,7 @@ def product(address: int, left: np.ndarray, right: np.ndarray, start: np.ndarray
     ("rows", "depth", "columns"),
     [(1, 1, 1), (16, 32, 32), (17, 33, 31), (5, 64, 96), (32, 100, 33), (47, 31, 65), (33, 200, 7), (64, 512, 40)],
 )
-def test_a_product_is_as_exact_as_floats_own(multiply: int, rows: int, depth: int, columns: int, turned: bool) -> None:
+def test_a_product_is_as_exact_as_floats_own(rows: int, depth: int, columns: int, turned: bool) -> None:
     random = np.random.default_rng(rows)
     left = random.standard_normal((rows, depth + 3)).astype(np.float32)[:, :depth]
     right = random.standard_normal((columns, depth) if turned else (depth, columns)).astype(np.float32)
@@ -89,44 +90,73 @@ def test_a_product_is_as_exact_as_floats_own(multiply: int, rows: int, depth: in
     size = np.abs(left).astype(float) @ np.abs(right).astype(float)
     # The sum of `depth` terms, each rounded once, and what the unit leaves out.
     bound = (depth + 4) * ROUNDING * size
-    assert (np.abs(product(multiply, left, right) - exact) <= bound).all()
+    assert (np.abs(product(left, right) - exact) <= bound).all()
     start = random.standard_normal((rows, columns)).astype(np.float32)
-    assert (np.abs(product(multiply, left, right, start) - (exact + start)) <= bound + ROUNDING * np.abs(start)).all()
+    assert (np.abs(product(left, right, start) - (exact + start)) <= bound + ROUNDING * np.abs(start)).all()
 
 
-def test_numbers_of_any_size_keep_their_precision(multiply: int) -> None:
+def test_numbers_of_any_size_keep_their_precision() -> None:
     random = np.random.default_rng(3)
     left = (random.standard_normal((16, 32)) * 10.0 ** random.integers(-15, 15, (16, 1))).astype(np.float32)
     right = (random.standard_normal((32, 32)) * 10.0 ** random.integers(-15, 15, (1, 32))).astype(np.float32)
     exact = left.astype(float) @ right.astype(float)
     size = np.abs(left).astype(float) @ np.abs(right).astype(float)
-    assert (np.abs(product(multiply, left, right) - exact) <= 40 * ROUNDING * size).all()
+    assert (np.abs(product(left, right) - exact) <= 40 * ROUNDING * size).all()
     # Eight bits each are multiplied without an error at all.
     whole = random.integers(-255, 256, (16, 32)).astype(np.float32)
-    assert (product(multiply, whole, whole.T.copy()) == whole @ whole.T).all()
+    assert (product(whole, whole.T.copy()) == whole @ whole.T).all()
 
 
-def test_a_row_has_the_same_bits_whatever_is_beside_it(multiply: int) -> None:
+def test_a_row_has_the_same_bits_whatever_is_beside_it() -> None:
     random = np.random.default_rng(4)
     left, right = (random.standard_normal(shape).astype(np.float32) for shape in ((47, 70), (70, 65)))
-    whole = product(multiply, left, right)
+    whole = product(left, right)
     for begin, end in ((0, 1), (3, 20), (16, 47), (46, 47)):
-        assert (product(multiply, left[begin:end], right) == whole[begin:end]).all()
+        assert (product(left[begin:end], right) == whole[begin:end]).all()
     left[5] = np.nan
-    again = product(multiply, left, right)
+    again = product(left, right)
     assert np.isnan(again[5]).all()
     np.testing.assert_array_equal(np.delete(again, 5, 0), np.delete(whole, 5, 0))
 
 
-def test_what_is_no_number_is_none_afterwards(multiply: int) -> None:
+def test_what_is_no_number_is_none_afterwards() -> None:
     left, right = np.ones((16, 32), np.float32), np.ones((32, 32), np.float32)
     left[1, 3], left[2, 31] = np.inf, np.nan
     # NaNs differ in bits that mean nothing.
-    left.view(np.uint32)[3, 0] = 0x7FFFFFFF
-    assert np.isnan(product(multiply, left, right)[1:4]).all()
-    assert (product(multiply, left, right)[4:] == 32).all()
+    left.view(np.uint32)[3, 0] = 0x7F800001
+    assert np.isnan(product(left, right)[1:4]).all()
+    assert (product(left, right)[4:] == 32).all()
 
 
-def test_the_functions_are_valid_and_need_the_unit() -> None:
-    verify(str(amx._module(target("amx"), 3)), target("amx"))
-    verify(str(lines._module(target("amx"), 3)), target("amx"))
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 1, 1), (17, 33, 31), (47, 100, 65), (32, 513, 33)])
+def test_in_one_part_numbers_are_rounded(rows: int, depth: int, columns: int, turned: bool) -> None:
+    torch.manual_seed(rows)
+    left, right = torch.randn(rows, depth), torch.randn((columns, depth) if turned else (depth, columns))
+    right = right.t() if turned else right
+    found = product(left.numpy(), right.numpy(), parts=amx.SHORT)
+    rounded = [each.bfloat16().double() for each in (left, right)]
+    exact, size = rounded[0] @ rounded[1], rounded[0].abs() @ rounded[1].abs()
+    assert (np.abs(found - exact.numpy()) <= (depth + 4) * ROUNDING * size.numpy()).all()
+
+
+def test_in_one_part_what_is_no_number_stays_so() -> None:
+    left, right = np.ones((16, 32), np.float32), np.ones((32, 32), np.float32)
+    left[0, 0] = np.inf
+    for row, bits in enumerate((0x7FFFFFFF, 0x7F800001, 0xFFC00000), 1):
+        left.view(np.uint32)[row, 0] = bits
+    found = product(left, right, parts=amx.SHORT)
+    assert np.isinf(found[0]).all()
+    assert np.isnan(found[1:4]).all()
+
+
+@pytest.mark.parametrize("parts", [amx.EXACT, amx.SHORT])
+def test_the_functions_are_valid(parts: int) -> None:
+    verify(str(amx._module(target("amx"), parts)), target("amx"))
+    verify(str(lines._module(target("amx"), parts)), target("amx"))
+
+
+@pytest.mark.parametrize("isa", ["amx", "avx512", "avx2", "neon", "generic"])
+@pytest.mark.parametrize("real", ["float", "double"])
+def test_sums_with_vectors_are_valid_everywhere(isa: str, real: str) -> None:
+    verify(str(windows._module(target(isa), real)), target(isa))
