@@ -23,8 +23,8 @@ LINE = 64
 MOST_BYTES = 512 << 20
 """So much is kept when nobody works in it."""
 
-SMALL_BYTES = 1 << 18
-"""Less than this costs nothing to ask for."""
+SMALL_BYTES = 1 << 21
+"""Less than this costs less to ask for than to lease."""
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
