@@ -1,6 +1,6 @@
 """Memory that kernels write to: what is handed out, and what one run leaves to the next.
 
-To ask the system for memory anew, page by page, takes up to a third of a training run: what kernels need for
+To ask the system for memory anew, page by page, takes up to a fifth of a training run: what kernels need for
 themselves is kept when it is free again, up to `MOST_BYTES` in the process.
 """
 

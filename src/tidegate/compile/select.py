@@ -223,8 +223,8 @@ def _torch_is_faster(call: Call) -> bool:
     """Whether torch's kernel beats a compiled one: oneDNN's LSTM of many units, or over few steps of short vectors.
 
     Measured on 2 cores: from 256 units on, training without a matrix unit takes 1.0 to 2.1 times as long compiled; at
-    8 to 24 steps up to 1.2 times with AVX2, but with AVX-512 torch takes 1.0 to 1.4 times as long. A matrix unit is
-    faster throughout. Torch's other kernels, projections and packed rows are slower.
+    8 to 24 steps up to 1.2 times with AVX2, but with AVX-512 torch takes 1.0 to 1.4 times as long. With a matrix
+    unit they take the same time or less. Torch's other kernels, projections and packed rows are slower.
     """
     cell, (rows, steps, _) = call.cell, call.x.shape
     if call.lengths is not None or torch.compiler.is_compiling():

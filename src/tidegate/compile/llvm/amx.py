@@ -19,7 +19,7 @@ from functools import cache
 
 from llvmlite import ir
 
-from tidegate.compile.llvm.engine import compile_module, symbol
+from tidegate.compile.llvm.engine import share
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import define, define_pack
@@ -73,10 +73,7 @@ def _behind_each(parts: int) -> int:
 def compiled(target: Target, parts: int) -> dict[str, int]:
     """Return the addresses of the three functions, compiled for `target`, known to every module that declares them."""
     text = written(f"tiles of float in {parts}", lambda: str(_module(target, parts)))
-    addresses = compile_module(text, ["split", "tile_pack", "tile_product"], target).addresses
-    for name, address in addresses.items():
-        symbol(_shared(name, parts), address)
-    return addresses
+    return share(text, {name: _shared(name, parts) for name in ("split", "tile_pack", "tile_product")}, target)
 
 
 def _module(target: Target, parts: int) -> ir.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import cache
 from itertools import count
@@ -66,6 +66,14 @@ def compile_module(text: str, names: Sequence[str], target: Target | None = None
     addresses = {name: int(library[name]) for name in names}
     # Another thread may have been first: its addresses may be in use and must stay alive.
     return _in_memory.setdefault(digest, Compiled(addresses, seconds, source, library))
+
+
+def share(text: str, names: Mapping[str, str], target: Target) -> dict[str, int]:
+    """Compile a module, and let every module that declares its functions by their other names call them."""
+    addresses = compile_module(text, list(names), target).addresses
+    for name, address in addresses.items():
+        symbol(names[name], address)
+    return addresses
 
 
 def emit_object(text: str, target: Target, names: Sequence[str] | None = None) -> bytes:

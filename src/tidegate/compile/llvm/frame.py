@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from llvmlite import ir
@@ -10,6 +11,20 @@ from llvmlite import ir
 from tidegate.compile.llvm.lanes import INDEX, POINTER
 
 Name: TypeAlias = tuple[Any, ...]
+
+
+@contextmanager
+def taking(builder: ir.IRBuilder, frame: Frame, count: ir.Value) -> Iterator[ir.Value]:
+    """Loop over the items below `count` that no other thread has taken, by the counter in the slot `taken`."""
+    head, body, end = (builder.append_basic_block(name) for name in ("take", "item", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    item = builder.atomic_rmw("add", frame.slot("taken"), INDEX(1), "monotonic")
+    builder.cbranch(builder.icmp_signed("<", item, count), body, end)
+    builder.position_at_end(body)
+    yield item
+    builder.branch(head)
+    builder.position_at_end(end)
 
 
 class Size(int):

@@ -11,7 +11,7 @@ from llvmlite import ir
 from tidegate.compile.graph import Node
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.direct import define_direct
-from tidegate.compile.llvm.frame import Frame, Name, Size
+from tidegate.compile.llvm.frame import Frame, Name, Size, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import declare_pack, declare_product
@@ -203,22 +203,15 @@ class _Writer:
     def _blocks(self) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
         """Take blocks of rows until none is left; yield a block's number, its rows, and the table of their numbers."""
         b = self.builder
-        head, body, end = (b.append_basic_block(name) for name in ("take", "block", "done"))
-        b.branch(head)
-        b.position_at_end(head)
         blocks = self.frame.index("blocks")
-        item = b.atomic_rmw("add", self.frame.slot("taken"), INDEX(1), "monotonic")
-        b.cbranch(b.icmp_signed("<", item, blocks), body, end)
-        b.position_at_end(body)
-        count = self._share(self.frame.index("rows"), item)
-        table = self.scratch(("table", 0))
-        with steps(b, INDEX(0), count, 1) as row:
-            rank = b.add(item, b.mul(row.counter, blocks))
-            number = b.load(b.gep(self.frame.pointer("order"), [rank], source_etype=INDEX), align=8, typ=INDEX)
-            b.store(number, b.gep(table, [row.counter], source_etype=INDEX), align=8)
-        yield item, count, table
-        b.branch(head)
-        b.position_at_end(end)
+        with taking(b, self.frame, blocks) as item:
+            count = self._share(self.frame.index("rows"), item)
+            table = self.scratch(("table", 0))
+            with steps(b, INDEX(0), count, 1) as row:
+                rank = b.add(item, b.mul(row.counter, blocks))
+                number = b.load(b.gep(self.frame.pointer("order"), [rank], source_etype=INDEX), align=8, typ=INDEX)
+                b.store(number, b.gep(table, [row.counter], source_etype=INDEX), align=8)
+            yield item, count, table
         if self._unit:
             self._unit.end()
         b.ret_void()

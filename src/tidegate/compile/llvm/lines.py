@@ -9,7 +9,7 @@ from llvmlite import ir
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.amx import DEEP, LANES, PANEL, ROWS, TILE
 from tidegate.compile.llvm.engine import compile_module
-from tidegate.compile.llvm.frame import Frame
+from tidegate.compile.llvm.frame import Frame, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import define, transposed
@@ -66,15 +66,8 @@ class _Writer:
         thread = entry.atomic_rmw("add", frame.slot("threads"), INDEX(1), "monotonic")
         own = strided(Lanes(entry, "float", LANES), frame.pointer("scratch"), thread, frame.index("scratch_numbers"))
         unit = amx.Configured(b)
-        head, body, end = (b.append_basic_block(name) for name in ("take", "part", "done"))
-        b.branch(head)
-        b.position_at_end(head)
-        item = b.atomic_rmw("add", frame.slot("taken"), INDEX(1), "monotonic")
-        b.cbranch(b.icmp_signed("<", item, frame.index("shares")), body, end)
-        b.position_at_end(body)
-        self._part(own, item)
-        b.branch(head)
-        b.position_at_end(end)
+        with taking(b, frame, frame.index("shares")) as item:
+            self._part(own, item)
         unit.end()
         b.ret_void()
         frame.begin(b.function.blocks[1])

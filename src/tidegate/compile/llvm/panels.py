@@ -10,7 +10,7 @@ from functools import cache
 
 from llvmlite import ir
 
-from tidegate.compile.llvm.engine import compile_module, symbol
+from tidegate.compile.llvm.engine import share
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.texts import written
@@ -25,10 +25,7 @@ def compiled(target: Target, real: str) -> dict[str, int]:
     """Return the addresses of both functions, compiled for `target` and known to every module that declares them."""
     names = [f"pack_{real}", f"product_{real}"]
     text = written(f"panels of {real} for {target.isa}", lambda: str(_module(target, real)))
-    addresses = compile_module(text, names, target).addresses
-    for name, address in addresses.items():
-        symbol(_shared(name, target), address)
-    return addresses
+    return share(text, {name: _shared(name, target) for name in names}, target)
 
 
 def _module(target: Target, real: str) -> ir.Module:

@@ -7,7 +7,7 @@ from functools import cache
 from llvmlite import ir
 
 from tidegate.compile.llvm.engine import compile_module
-from tidegate.compile.llvm.frame import Frame
+from tidegate.compile.llvm.frame import Frame, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.texts import written
@@ -46,16 +46,9 @@ def _module(target: Target, real: str) -> ir.Module:
     frame = Frame(function, [(slot,) for slot in SLOTS])
     b = ir.IRBuilder(function.append_basic_block("start"))
     lanes = Lanes(b, real, target.lanes(real))
-    head, body, end = (b.append_basic_block(name) for name in ("take", "window", "done"))
-    b.branch(head)
-    b.position_at_end(head)
-    item = b.atomic_rmw("add", frame.slot("taken"), INDEX(1), "monotonic")
-    b.cbranch(b.icmp_signed("<", item, frame.index("windows")), body, end)
-    b.position_at_end(body)
-    record = b.gep(frame.pointer("table"), [b.mul(item, INDEX(len(FIELDS)))], source_etype=INDEX)
-    _Window(lanes, record).sum(12 if target.registers >= 32 else 4)
-    b.branch(head)
-    b.position_at_end(end)
+    with taking(b, frame, frame.index("windows")) as item:
+        record = b.gep(frame.pointer("table"), [b.mul(item, INDEX(len(FIELDS)))], source_etype=INDEX)
+        _Window(lanes, record).sum(12 if target.registers >= 32 else 4)
     b.ret_void()
     frame.begin(function.blocks[1])
     return module
