@@ -20,14 +20,21 @@ DTYPES = {"float": np.float32, "double": np.float64}
 def test_every_pass_is_well_formed(name: str, is_complex: bool) -> None:
     for real in DTYPES:
         for streaming in (False, True):
-            verify(module_text(Kind(real, host().lanes(real), is_complex, streaming), name), host())
+            verify(module_text(Kind(real, host().lanes(real), is_complex, streaming, host().triple), name), host())
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "generic"])
 def test_code_is_emitted_for_every_target(isa: str) -> None:
     made = target(isa)
     for name in ("forward", "backward"):
-        assert len(emit_object(module_text(Kind("float", made.lanes("float"), False, False), name), made, [name])) > 500
+        assert (
+            len(
+                emit_object(
+                    module_text(Kind("float", made.lanes("float"), False, False, made.triple), name), made, [name]
+                )
+            )
+            > 500
+        )
 
 
 def call(name: str, real: str, streaming: bool = False, **values: int | np.ndarray) -> None:

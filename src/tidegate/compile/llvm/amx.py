@@ -21,7 +21,7 @@ from llvmlite import ir
 
 from tidegate.compile.llvm.engine import share
 from tidegate.compile.llvm.host import Target
-from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes, intrinsic
 from tidegate.compile.llvm.panels import define, define_pack
 from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, steps, strided
@@ -264,9 +264,8 @@ class _Unit:
 
 def instruction(builder: ir.IRBuilder, name: str, *arguments: ir.Value) -> None:
     """Call an instruction that x86 alone has."""
-    full, types = f"llvm.x86.{name}", [argument.type for argument in arguments]
-    known = builder.module.globals.get(full)
-    builder.call(known or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), types), full), arguments)
+    types = [argument.type for argument in arguments]
+    builder.call(intrinsic(builder.module, f"llvm.x86.{name}", ir.VoidType(), types), arguments)
 
 
 class _Sums:

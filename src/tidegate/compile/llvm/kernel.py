@@ -16,6 +16,7 @@ from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import declare_pack, declare_product
 from tidegate.compile.llvm.passes import Moment, Passes, Products
+from tidegate.compile.llvm.subnormal import Flushed
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan
 
@@ -144,6 +145,7 @@ class _Writer:
         own = self.frame.builder.mul(thread, self.frame.index("scratch_bytes"))
         self._own = self.frame.builder.gep(self.frame.pointer("scratch"), [own], source_etype=ir.IntType(8))
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
+        self._flushed = Flushed(self.builder)
         self._unit = amx.Configured(self.builder) if products.split else None
         self.lanes = Lanes(self.builder, real, lanes)
         self.plan = plan
@@ -214,6 +216,7 @@ class _Writer:
             yield item, count, table
         if self._unit:
             self._unit.end()
+        self._flushed.end()
         b.ret_void()
         self.frame.begin(b.function.blocks[1])
 

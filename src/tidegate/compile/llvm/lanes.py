@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
@@ -217,5 +217,9 @@ class Lanes:
         return self.builder.call(self._intrinsic(name, self.type, [self.type] * len(values)), values)
 
     def _intrinsic(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
-        module = self.builder.module
-        return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)
+        return intrinsic(self.builder.module, name, result, arguments)
+
+
+def intrinsic(module: ir.Module, name: str, result: ir.Type, arguments: Sequence[ir.Type]) -> ir.Function:
+    """Return a function that LLVM knows by itself, declared once in a module."""
+    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)

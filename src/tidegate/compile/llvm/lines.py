@@ -13,6 +13,7 @@ from tidegate.compile.llvm.frame import Frame, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.panels import define, transposed
+from tidegate.compile.llvm.subnormal import Flushed
 from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, every, steps, strided
 
@@ -65,10 +66,11 @@ class _Writer:
         entry = frame.builder
         thread = entry.atomic_rmw("add", frame.slot("threads"), INDEX(1), "monotonic")
         own = strided(Lanes(entry, "float", LANES), frame.pointer("scratch"), thread, frame.index("scratch_numbers"))
-        unit = amx.Configured(b)
+        flushed, unit = Flushed(b), amx.Configured(b)
         with taking(b, frame, frame.index("shares")) as item:
             self._part(own, item)
         unit.end()
+        flushed.end()
         b.ret_void()
         frame.begin(b.function.blocks[1])
 

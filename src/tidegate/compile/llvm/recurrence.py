@@ -14,6 +14,7 @@ from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import host
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.segments import BYTE, define_search, turns
+from tidegate.compile.llvm.subnormal import Flushed
 from tidegate.compile.llvm.tile import after, steps
 
 WIDTHS = (8, 2)
@@ -35,6 +36,7 @@ class Kind:
     lanes: int
     is_complex: bool
     streaming: bool
+    triple: str
 
     @property
     def name(self) -> str:
@@ -67,6 +69,7 @@ class Pass:
     def define(self) -> None:
         builder = self.builder
         self.fields = {name: self._argument(place) for place, name in enumerate(FIELDS)}
+        flushed = Flushed(builder)
         counter = builder.inttoptr(self["next"], POINTER)
         blocks = self._pieces(self["channels"], self["block"])
         tasks = builder.mul(blocks, builder.mul(self["rows"], self["chunks"]))
@@ -77,6 +80,7 @@ class Pass:
         with turns(builder, fetch(), lambda task: builder.icmp_signed("<", task, tasks)) as loop:
             self._task(builder.sdiv(loop.counter, blocks), builder.srem(loop.counter, blocks))
             loop.following = [fetch()]
+        flushed.end()
         if self.past_cache is not None:
             builder.fence("seq_cst")
         builder.ret_void()
@@ -339,6 +343,7 @@ PASSES = {
 def module_text(kind: Kind, name: str) -> str:
     """Return the module that defines the pass `name` of `PASSES`."""
     module = ir.Module(f"{kind.name}_{name}")
+    module.triple = kind.triple
     chosen = PASSES[name]
     search = define_search(module, "search", -1 if chosen.backwards else 1)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name)
@@ -358,6 +363,6 @@ class Code(NamedTuple):
 def compiled(name: str, real: str, is_complex: bool, streaming: bool) -> Code:
     """Return the pass `name` of `PASSES` for this machine."""
     lanes = host().lanes(real)
-    kind = Kind(real, lanes, is_complex, streaming)
+    kind = Kind(real, lanes, is_complex, streaming, host().triple)
     address = compile_module(module_text(kind, name), [name]).addresses[name]
     return Code(address, lanes * WIDTHS[0] // (2 if is_complex else 1))

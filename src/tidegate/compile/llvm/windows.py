@@ -10,6 +10,7 @@ from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.frame import Frame, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.subnormal import Flushed
 from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, steps, strided
 
@@ -45,10 +46,11 @@ def _module(target: Target, real: str) -> ir.Module:
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
     frame = Frame(function, [(slot,) for slot in SLOTS])
     b = ir.IRBuilder(function.append_basic_block("start"))
-    lanes = Lanes(b, real, target.lanes(real))
+    lanes, flushed = Lanes(b, real, target.lanes(real)), Flushed(b)
     with taking(b, frame, frame.index("windows")) as item:
         record = b.gep(frame.pointer("table"), [b.mul(item, INDEX(len(FIELDS)))], source_etype=INDEX)
         _Window(lanes, record).sum(12 if target.registers >= 32 else 4)
+    flushed.end()
     b.ret_void()
     frame.begin(function.blocks[1])
     return module
