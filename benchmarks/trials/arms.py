@@ -19,7 +19,8 @@ class Arm:
     """One model on a task: a cell, its options, what surrounds it, and settings of the loop (`TrainSettings`).
 
     A run stops at the problem's goal, if it has one. `cell` names one of the catalogue, or is a class; `seeds`: how
-    many at most; `tested`: whether the kept weights are looked at on the test part, once.
+    many at most; `tested`: whether the kept weights are looked at on the test part, once; `reads`: the problem that it
+    is trained on, where that draws otherwise than the task's.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 5
     tested: bool = False
+    reads: Problem | None = None
 
     @property
     def kind(self) -> type[Cell]:
@@ -76,8 +78,8 @@ class Task:
 
 def digest(problem: Problem, arm: Arm, *, quick: bool = False) -> str:
     """Return what a run depends on beside its seed, as a short fingerprint."""
-    told = {k: _plain(v) for k, v in vars(arm).items() if k not in ("name", "seeds", "tested")}
-    told |= {"problem": repr(problem), "quick": quick}
+    told = {k: _plain(v) for k, v in vars(arm).items() if k not in ("name", "seeds", "tested", "reads")}
+    told |= {"problem": repr(problem), "quick": quick} | ({"reads": repr(arm.reads)} if arm.reads else {})
     return sha256(canonical_json(told))[:16]
 
 

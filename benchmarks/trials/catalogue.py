@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trials import adding, copying, images, music, order, reber, reversal, tail, text
+from trials import adding, copying, curves, frames, images, music, order, reber, reversal, spread, tail, text, unaligned
 from trials.arms import Task
 
 TASKS: dict[str, Task] = {
@@ -13,6 +13,10 @@ TASKS: dict[str, Task] = {
     "reversal": reversal.TASK,
     **images.TASKS,
     "digits-tail": tail.TASK,
+    "curves": curves.TASK,
+    "frames": frames.TASK,
+    "unaligned": unaligned.TASK,
+    "spread": spread.TASK,
     "chorales": music.TASK,
     **text.TASKS,
 }

@@ -156,10 +156,12 @@ TASKS = {
         Digits(batch=32, goal=0.95),
         (
             Arm("8 layers", "gru", 32, around={"layers": 8}, settings=_DEEP),
+            Arm("8 layers, layer norm", "gru", 32, around={"layers": 8, "norm": "layer"}, settings=_DEEP),
             Arm("8 layers, residual", "gru", 32, around={"layers": 8, "connection": "residual"}, settings=_DEEP),
             Arm("8 layers, highway", "gru", 32, around={"layers": 8, "connection": "highway"}, settings=_DEEP),
         ),
         (
+            Row("layer norm between layers", "8 layers", "8 layers, layer norm"),
             Row("residual connections", "8 layers", "8 layers, residual"),
             Row("highway connections", "8 layers", "8 layers, highway"),
         ),

@@ -49,16 +49,14 @@ class Network(Judged):
 
 
 class Speaker(Judged):
-    """Tokens in, a score for each token that may follow: a decoder without a source, or a whole `Seq2Seq`."""
+    """Tokens in, a score for each token that may follow."""
 
-    def __init__(self, problem: Problem, model: nn.Module, *, translates: bool = False) -> None:
+    def __init__(self, problem: Problem, model: nn.Module) -> None:
         super().__init__(problem)
-        self.model, self.translates = model, translates
+        self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits [B, T, tokens]."""
-        if self.translates:
-            return self.model(batch.x, batch.y, lengths=batch.lengths)[0]
         return self.model(batch.x)[0]
 
 

@@ -65,11 +65,14 @@ class Passes:
         whole = -(-self.count // self.batch) if self.seed is None else self.count // self.batch
         return whole if self.most is None else min(whole, self.most)
 
+    def rows(self, epoch: int) -> np.ndarray:
+        """Return the rows of a pass, in their order."""
+        rows = np.arange(self.count)
+        return rows if self.seed is None else np.random.default_rng([self.seed, epoch]).permutation(rows)
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on."""
-        rows = np.arange(self.count)
-        if self.seed is not None:
-            rows = np.random.default_rng([self.seed, epoch]).permutation(rows)
+        rows = self.rows(epoch)
         for step in range(start, self.steps):
             yield self.take(rows[step * self.batch : (step + 1) * self.batch])
 
@@ -144,9 +147,11 @@ class Problem(ABC):
         return min(figures) if self.better == "lower" else max(figures)
 
 
-def tokens_loss(logits: Tensor, y: Tensor) -> tuple[Tensor, int]:
+def tokens_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> tuple[Tensor, int]:
     """Return the summed cross-entropy of tokens `y` [B, T], and their number; below 0 is padding."""
-    return F.cross_entropy(logits.flatten(0, -2), y.flatten(), ignore_index=-1, reduction="sum"), int((y >= 0).sum())
+    flat, truth = logits.flatten(0, -2), y.flatten()
+    total = F.cross_entropy(flat, truth, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+    return total, int((y >= 0).sum())
 
 
 def right_classes(logits: Tensor, y: Tensor) -> tuple[float, int]:

@@ -42,7 +42,8 @@ def run(name: str, task: Task, arm: Arm, seed: int, data: Path, *, quick: bool =
     most = QUICK_STEPS if quick else None
     chosen = {"monitor": problem.figure, **arm.settings, "device": "cpu"}
     settings = TrainSettings.model_validate(chosen | ({"epochs": QUICK_EPOCHS} if quick else {}))
-    train, valid, test = problem.train(seed, data, most), problem.valid(data, most), problem.test(data)
+    train = (arm.reads or problem).train(seed, data, most)
+    valid, test = problem.valid(data, most), problem.test(data)
     watcher = _Watcher(problem, train.steps)
     cpu, wall = time.process_time(), time.perf_counter()
     seed_everything(seed)

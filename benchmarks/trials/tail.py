@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 import tidegate as tg
 from tidegate.cells import Cell
+from tidegate.data.balance import balanced, balanced_count
 from tidegate.tasks.long_tail import ClassLoss, class_balanced_weights
 from tidegate.tasks.network import Cosines
 from trials.arms import Arm, Row, Task
 from trials.images import Digits, Part, digits
 from trials.network import Network
-from trials.problem import Batch
+from trials.problem import Batch, Passes
 
 RATIO = 50
 """How many times as often the first digit comes as the last."""
@@ -72,6 +73,28 @@ class Tail(Digits):
         return Weighed(self, layer, ClassLoss(counts=tuple(counts), weights=weights, **around))
 
 
+@dataclass(frozen=True)
+class Evenly(Passes):
+    """Passes that take equally many rows of each of some groups."""
+
+    groups: tuple[np.ndarray, ...] = ()
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """Return the rows of a pass, in their order."""
+        return balanced(self.groups, np.random.default_rng([self.seed, epoch]))
+
+
+@dataclass(frozen=True)
+class Balanced(Tail):
+    """The same, trained on each digit equally often (balanced sampling)."""
+
+    def train(self, seed: int, data: Path, most: int | None) -> Evenly:
+        passes = super().train(seed, data, most)
+        labels = self.parts(data)["train"][1]
+        groups = tuple(np.flatnonzero(labels == j) for j in range(10))
+        return Evenly(passes.take, balanced_count(groups), passes.batch, seed, passes.most, groups)
+
+
 _TRAINED = {"epochs": 60, "lr": 3e-3, "optimizer": "adam", "clip_norm": 1.0}
 _BY = {
     "class-balanced weights": ({"beta": 0.99}, "CIFAR-10, ratio 50: 74.8 to 79.3 % (Cui et al. 2019) [M]"),
@@ -88,6 +111,10 @@ TASK = Task(
     (
         Arm("GRU", "gru", 32, settings=_TRAINED),
         *(Arm(f"GRU, {name}", "gru", 32, around=around, settings=_TRAINED) for name, (around, _) in _BY.items()),
+        Arm("GRU, balanced sampling", "gru", 32, settings=_TRAINED, reads=Balanced(batch=32)),
     ),
-    tuple(Row(name, "GRU", f"GRU, {name}", published) for name, (_, published) in _BY.items()),
+    (
+        *(Row(name, "GRU", f"GRU, {name}", published) for name, (_, published) in _BY.items()),
+        Row("balanced sampling", "GRU", "GRU, balanced sampling"),
+    ),
 )

@@ -30,6 +30,19 @@ def test_arms_train_by_their_own_loss_and_are_judged_alike() -> None:
         prediction = model.eval()(batch)
         plain = F.cross_entropy(prediction, batch.y, reduction="sum")
         torch.testing.assert_close(model.loss(batch, prediction)[0], plain)
-    after = losses.pop("GRU, logit adjustment afterwards")
-    assert after == losses["GRU"]
+    for name in ("GRU, logit adjustment afterwards", "GRU, balanced sampling"):
+        assert losses.pop(name) == losses["GRU"]
     assert len(set(losses.values())) == len(losses)
+
+
+def test_balanced_sampling_takes_each_digit_as_often_and_each_of_it_before_any_again() -> None:
+    arm = TASK.arm("GRU, balanced sampling")
+    assert arm.reads is not None
+    loader = arm.reads.train(0, NOWHERE, None)
+    labels = rare()["train"][1]
+    rows = loader.rows(1)
+    counts = np.bincount(labels[rows])
+    assert (counts == -(-len(labels) // 10)).all()
+    assert set(np.flatnonzero(labels == 9)) <= set(rows)
+    np.testing.assert_array_equal(rows, loader.rows(1))
+    assert not np.array_equal(rows, loader.rows(2))
