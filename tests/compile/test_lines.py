@@ -91,3 +91,53 @@ def test_which_way_is_taken_follows_from_the_sizes(monkeypatch: pytest.MonkeyPat
         taken.clear()
         layer(torch.randn(batch, steps, 8))[0].sum().backward()
         assert bool(taken) == (batch * steps > lines.FEW_LINES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize(("rows", "steps", "stretch"), [(3, 17, 1), (3, 17, 5), (33, 9, 4), (1, 2, 1)])
+@pytest.mark.parametrize("name", ["rnn", "gru_reset_before", "lstm_peephole", "lstm"])
+def test_a_run_in_stretches_has_the_gradients_of_the_whole(
+    name: str, rows: int, steps: int, stretch: int, ragged: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    cell = CELLS[name](5, 12, dtype=dtype, **({"layer_norm": True} if name == "lstm" else {}))
+    layer = Recurrent(cell, backend="llvm")
+    x = torch.randn(rows, steps, 5, dtype=dtype, requires_grad=True)
+    states = [torch.randn(1, rows, 12, dtype=dtype, requires_grad=True) for _ in cell.states]
+    state = tuple(states) if len(states) > 1 else states[0]
+    told = {}
+    if ragged:
+        lengths = torch.randint(0, steps + 1, (rows,))
+        lengths[0] = steps
+        told = {"lengths": lengths, "resets": torch.rand(rows, steps) < 0.2}
+    weighing = torch.randn(rows, steps, 12, dtype=dtype)
+
+    def gradients() -> list[torch.Tensor]:
+        y, after = layer(x, state, **told)
+        total = (y * weighing).sum() + sum(s.square().sum() for s in (after if isinstance(after, tuple) else [after]))
+        return list(torch.autograd.grad(total, [x, *states, *cell.parameters()], allow_unused=True))
+
+    whole = gradients()
+    asked = []
+    monkeypatch.setattr(lines.MatrixGradients, "stretch", lambda *_: asked.append(1) or stretch)
+    parts = gradients()
+    assert asked
+    for number, (a, b) in enumerate(zip(whole, parts, strict=True)):
+        if number <= len(states):
+            assert torch.equal(a, b)
+        else:
+            torch.testing.assert_close(a, b, rtol=2e-5 if dtype == torch.float32 else 1e-11, atol=2e-6)
+
+
+def test_stretches_keep_what_their_matrices_need_near_and_short_runs_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    real = lines.MatrixGradients.sum
+    monkeypatch.setattr(lines.MatrixGradients, "sum", lambda self, *given: ran.append(given[2]) or real(self, *given))
+    layer = Recurrent(CELLS["gru"](4, 16), backend="llvm")
+    for steps, parts in ((100, 1), (20_000, 3)):
+        ran.clear()
+        layer(torch.randn(1, steps, 4))[0].sum().backward()
+        assert len(ran) == parts
+        assert sum(part.steps for part in ran) == steps
+        assert max(part.steps for part in ran) - min(part.steps for part in ran) <= 1

@@ -15,7 +15,7 @@ from tidegate.compile import memory
 from tidegate.compile.llvm import amx, lines, threads, windows
 from tidegate.compile.llvm.amx import PANEL, ROWS
 from tidegate.compile.llvm.host import Target
-from tidegate.compile.loop import MOST_FORMS, REALS, saved_begins
+from tidegate.compile.loop import MOST_FORMS, REALS, Batch, saved_begins
 from tidegate.compile.program import Outer, Program
 
 FEW_LINES, FEW = 1024, 1 << 24
@@ -26,6 +26,10 @@ ALONE = 1 << 20
 
 ENOUGH_LINES, ENOUGH_UNITS = 256, 48
 """So many lines, and units (M N / (M + N)), and the matrix unit is faster than torch: tearing costs what it gains."""
+
+STRETCH_BYTES, STRETCH_UNITS = 1 << 21, 16
+"""What a run keeps of a stretch of steps for its matrices stays in the cache; lines are at least so many for each unit
+(M N / (M + N)), which makes adding up stretches a few hundredths of summing them."""
 
 AT_ONCE = 96
 """So many lines are torn at a time: with 256 it takes a tenth longer."""
@@ -55,11 +59,11 @@ class _Window(NamedTuple):
 class _Table(NamedTuple):
     """The table of `sum_windows` for one size: its numbers but for addresses, and what belongs at each of their places.
 
-    An address is given by buffer, or by matrix, and by how many bytes behind.
+    An address is given by buffer, or by matrix, and by how many bytes behind, for saved nodes also of each step.
     """
 
     numbers: array[int]
-    reads: list[tuple[int, tuple[str, int | str], int]]
+    reads: list[tuple[int, tuple[str, int | str], int, int]]
     writes: list[tuple[int, int, int]]
     workers: int
 
@@ -74,16 +78,25 @@ class MatrixGradients:
         self._target = target
         self._dtype = dtype
         self._windows = [_window(outer) for outer in program.outers]
-        self._tables: dict[tuple[int, int, int], _Table] = {}
+        self._tables: dict[tuple[int, int, int, int], _Table] = {}
 
-    def sum(self, buffers: Buffers, saved: Tensor, length: int, count: int) -> list[Tensor]:
+    def stretch(self, rows: int, steps: int) -> int:
+        """Return how many of the steps of a run are best summed up at a time."""
+        if not self._windows:
+            return steps
+        units = max(w.first[3] * w.second[3] // (w.first[3] + w.second[3]) for w in self._windows)
+        fits = STRETCH_BYTES // (self._program.outer_width * self._dtype.itemsize)
+        lines = max(FEW_LINES, fits, STRETCH_UNITS * units)
+        return steps if rows * steps < 2 * lines else max(1, lines // rows)
+
+    def sum(self, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps. Buffers are [T, B, ·]."""
-        count_lines = length * count
+        count_lines = batch.steps * batch.rows
         multiplications = count_lines * self._numbers
         if self._target.fused and self._whole and count_lines <= FEW_LINES and multiplications <= FEW:
             several = torch.get_num_threads() if multiplications > ALONE else 1
-            return self._by_windows(buffers, saved, length, count, several)
-        return self._one_by_one(buffers, saved, length, count)
+            return self._by_windows(buffers, saved, batch, several)
+        return self._one_by_one(buffers, saved, batch)
 
     @cached_property
     def _entry(self) -> int:
@@ -106,16 +119,17 @@ class MatrixGradients:
             covered[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]] += 1
         return all(bool((each == 1).all()) for each in covered)
 
-    def _by_windows(self, buffers: Buffers, saved: Tensor, length: int, count: int, several: int) -> list[Tensor]:
-        known = self._tables.get((length, count, several))
+    def _by_windows(self, buffers: Buffers, saved: Tensor, batch: Batch, several: int) -> list[Tensor]:
+        key = (batch.rows, batch.steps, batch.whole, several)
+        known = self._tables.get(key)
         if known is None:
             if len(self._tables) >= MOST_FORMS:
                 self._tables.clear()
-            known = self._tables[length, count, several] = self._table(length, count, several)
+            known = self._tables[key] = self._table(*key)
         found = [memory.fresh(shape, self._dtype) for shape in self._shapes]
         table = known.numbers[:]
-        for place, name, offset in known.reads:
-            table[place] = (saved if name[0] == "saved" else buffers[name]).data_ptr() + offset
+        for place, name, offset, step in known.reads:
+            table[place] = (saved if name[0] == "saved" else buffers[name]).data_ptr() + offset + batch.first * step
         for place, matrix, offset in known.writes:
             table[place] = found[matrix].data_ptr() + offset
         told = {"windows": len(table) // len(windows.FIELDS), "table": table.buffer_info()[0]}
@@ -123,8 +137,8 @@ class MatrixGradients:
         threads.run(self._entry, argument.buffer_info()[0], known.workers)
         return found
 
-    def _table(self, length: int, count: int, several: int) -> _Table:
-        size, begins = self._dtype.itemsize, list(saved_begins(self._saved, length, count))
+    def _table(self, count: int, length: int, whole: int, several: int) -> _Table:
+        size, begins = self._dtype.itemsize, list(saved_begins(self._saved, whole, count))
         table = _Table(array("q"), [], [], several)
         for w in self._windows:
             rows, columns, stride = w.first[3], w.second[3], self._shapes[w.matrix][1]
@@ -134,8 +148,10 @@ class MatrixGradients:
             )
             for begin in range(0, rows, share):
                 at, corner = len(table.numbers), (w.row + begin) * stride + w.column
-                table.reads.append((at + _FIELD["first"], first, (at_first + begin) * size))
-                table.reads.append((at + _FIELD["second"], second, at_second * size))
+                by_step = [count * each * size if name[0] == "saved" else 0
+                           for name, each in ((first, wide), (second, beside))]  # fmt: skip
+                table.reads.append((at + _FIELD["first"], first, (at_first + begin) * size, by_step[0]))
+                table.reads.append((at + _FIELD["second"], second, at_second * size, by_step[1]))
                 table.writes.append((at + _FIELD["result"], w.matrix, corner * size))
                 known = {
                     "first_stride": wide, "second_stride": beside, "lines": length * count,
@@ -144,15 +160,16 @@ class MatrixGradients:
                 table.numbers.extend([known.get(field, 0) for field in windows.FIELDS])
         return table
 
-    def _one_by_one(self, buffers: Buffers, saved: Tensor, length: int, count: int) -> list[Tensor]:
+    def _one_by_one(self, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
         blank = torch.empty if self._whole else torch.zeros
         found = [blank(shape, dtype=self._dtype, device="cpu") for shape in self._shapes]
-        begins, count_lines = list(saved_begins(self._saved, length, count)), length * count
+        begins, count_lines = list(saved_begins(self._saved, batch.whole, batch.rows)), batch.steps * batch.rows
 
         def standing(place: Place) -> Tensor:
             name, begin, width = self._stands(place, begins)
             whole = saved if name[0] == "saved" else buffers[name]
-            return whole.as_strided((count_lines, place[3]), (width, 1), whole.storage_offset() + begin)
+            skipped = batch.first * batch.rows * width if name[0] == "saved" else 0
+            return whole.as_strided((count_lines, place[3]), (width, 1), whole.storage_offset() + begin + skipped)
 
         for w in self._windows:
             window = found[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]]

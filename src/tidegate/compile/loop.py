@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,12 +34,17 @@ APART = 2128
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of a run: how many there are, how long, in which order, and how many have each step."""
+    """The rows of a run, how many there are, in which order, and its steps, with how many rows have each.
+
+    The steps may be a part of a `whole`, from `first` on.
+    """
 
     rows: int
     steps: int
     order: Tensor
     active: Tensor
+    first: int
+    whole: int
 
     @classmethod
     def of(cls, rows: int, steps: int, lengths: Tensor | None) -> Batch:
@@ -47,22 +53,34 @@ class Batch:
         longest = torch.sort(lengths, descending=True, stable=True)
         later = torch.arange(steps + 1, device=lengths.device)
         active = rows - torch.searchsorted(longest.values.flip(0).contiguous(), later, right=True)
-        return cls(rows, steps, longest.indices, active)
+        return cls(rows, steps, longest.indices, active, 0, steps)
+
+    def stretches(self, steps: int) -> Iterator[Batch]:
+        """Give the run in parts of at most so many steps and about as long as each other, the last part first."""
+        count = math.ceil(self.steps / steps)
+        if count <= 1:
+            yield self
+            return
+        ends = [self.steps * number // count for number in range(count + 1)]
+        for first, last in reversed(list(pairwise(ends))):
+            # Beyond its last step no row of a part goes on.
+            active = torch.cat([self.active[first:last], self.active.new_zeros(1)])
+            yield Batch(self.rows, last - first, self.order, active, first, self.steps)
 
 
 @lru_cache(maxsize=64)
 def _full(rows: int, steps: int) -> Batch:
     active = torch.full((steps + 1,), rows, device="cpu")
     active[steps] = 0
-    return Batch(rows, steps, torch.arange(rows, device="cpu"), active)
+    return Batch(rows, steps, torch.arange(rows, device="cpu"), active, 0, steps)
 
 
 @dataclass(frozen=True)
 class _Form:
     """A kernel's two arguments for batches of one size: their numbers, and the slots that each call fills in.
 
-    Slots come with what belongs there: an offset in bytes into working memory or saved memory, a window of a matrix,
-    a buffer's name (and the slots of its strides, where they are not known before).
+    Slots come with what belongs there: an offset in bytes into working memory, or into saved memory and for each step,
+    a window of a matrix, a buffer's name (and the slots of its strides, where they are not known before).
     """
 
     numbers: array[int]
@@ -75,7 +93,7 @@ class _Form:
     panels: list[tuple[int, int]]
     windows: list[tuple[int, int, int, int]]
     strides: list[tuple[int, int]]
-    saved: list[tuple[int, int]]
+    saved: list[tuple[int, int, int]]
     buffers: list[tuple[tuple[Any, ...], int, int | None, int | None]]
 
 
@@ -103,7 +121,7 @@ class Loop:
         self.bytes = dtype.itemsize
         self.saved = saved
         self.dense = {("saved", number): width for number, width in enumerate(saved)} | dict(dense)
-        self._forms: dict[tuple[int, int, int, int], _Form] = {}
+        self._forms: dict[tuple[int, int, int, int, int], _Form] = {}
         self.lanes = target.lanes(REALS[dtype])
         if kernel.tiles:
             amx.compiled(target, kernel.tiles)
@@ -120,9 +138,12 @@ class Loop:
         items: int,
         saved: Tensor | None = None,
     ) -> None:
-        """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], dense or with unit stride over the last axis."""
+        """Run the plan over a batch. Buffers are [B, ·] or [T, B, ·], dense or with unit stride over the last axis.
+
+        Those of a part have its steps, saved memory has the whole's.
+        """
         several = torch.get_num_threads()
-        form = self.form(batch.rows, batch.steps, items, several)
+        form = self.form(batch, items, several)
         own = memory.leased(form.size, dtype=torch.uint8)
         base = memory.aligned(own)
         argument = form.numbers[:]
@@ -136,8 +157,8 @@ class Loop:
             argument[slot] = base + offset
         if saved is not None:
             kept = saved.data_ptr()
-            for slot, offset in form.saved:
-                argument[slot] = kept + offset
+            for slot, offset, step in form.saved:
+                argument[slot] = kept + offset + batch.first * step
         for name, place, row_stride, step_stride in form.buffers:
             buffer = buffers.get(name)
             if buffer is not None:
@@ -165,24 +186,24 @@ class Loop:
         for slot, matrix in form.strides:
             argument[slot] = places[matrix][1]
 
-    def form(self, rows: int, steps: int, items: int, several: int) -> _Form:
+    def form(self, batch: Batch, items: int, several: int) -> _Form:
         """Return the arguments for batches of a size, all but what changes from call to call."""
-        key = (rows, steps, items, several)
+        key = (batch.rows, batch.steps, batch.whole, items, several)
         known = self._forms.get(key)
         if known is None:
             if len(self._forms) >= MOST_FORMS:
                 self._forms.clear()
-            known = self._forms[key] = self._new_form(rows, steps, items, several)
+            known = self._forms[key] = self._new_form(*key)
         return known
 
-    def _new_form(self, rows: int, steps: int, items: int, several: int) -> _Form:
+    def _new_form(self, rows: int, steps: int, whole: int, items: int, several: int) -> _Form:
         workers = several if items > 1 else 1
         each = math.ceil(rows / items) if items else 0
         block = self._block(each)
         offsets, scratch_bytes = self._scratch(each, block)
         panel_offsets, panel_numbers = self._panels if self.kernel.prepare_slots else ({}, 0)
         scratch_begins = -(-panel_numbers * self.bytes // memory.LINE) * memory.LINE
-        saved_offsets = list(saved_begins(self.saved, steps, rows))
+        saved_offsets = list(saved_begins(self.saved, whole, rows))
         values: dict[tuple[Any, ...], int] = {
             ("scratch_bytes",): scratch_bytes,
             ("blocks",): items,
@@ -218,7 +239,7 @@ class Loop:
             ],
             strides=[(slot, name[2]) for name, slot in matrices.items() if name[:2] == ("row_stride", "matrix")],
             saved=[
-                (slot, saved_offsets[name[2]] * self.bytes)
+                (slot, saved_offsets[name[2]] * self.bytes, rows * self.saved[name[2]] * self.bytes)
                 for name, slot in slots.items()
                 if name[:2] == ("buffer", "saved")
             ],

@@ -28,6 +28,9 @@ measured with AVX2, with more rows there is no difference, whether or not the ma
 
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+TIMED = ("step", "step_gradient", "out_gradient", "resets")
+"""The kinds of buffers that have an entry for each step, apart from those that a stretch has of its own."""
+
 Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
 
 
@@ -168,7 +171,6 @@ class Native:
         """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices."""
         program, dtype, ragged = self.program, self.dtype, lengths is not None
         length, count = steps[0].shape[:2]
-        items = blocks_of(count)
         names = self._names[: len(steps)]
         to_steps = [
             blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
@@ -177,7 +179,7 @@ class Native:
         to_states = [blank(count, size, dtype=dtype) for size in program.states]
         to_fresh = [blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
         sizes = [v.shape[0] for v in vectors]
-        to_vectors = blank(items, sum(sizes), dtype=dtype, zero=True)
+        to_vectors = blank(blocks_of(count), sum(sizes), dtype=dtype, zero=True)
         if out_gradient is None:
             out_gradient = torch.zeros(1, dtype=dtype, device="cpu").expand(length, count, program.states[0])
         finals = [
@@ -190,13 +192,29 @@ class Native:
             buffers["step_gradient", name] = gradient
         shares = to_vectors.split_with_sizes(sizes, 1)
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
-        reverse = self.reverse_tiles if self._by_tiles(count) else self.reverse
-        buffers["outer", 0] = leased(length, count, program.outer_width, dtype=dtype, zero=ragged)
-        reverse.run(Batch.of(count, length, lengths), matrices, buffers, items, saved)
-        to_matrices = self._matrix_gradients.sum(buffers, saved, length, count)
-        summed = to_vectors[0] if items == 1 else to_vectors.sum(0)
+        to_matrices = self._reverse_in_stretches(Batch.of(count, length, lengths), matrices, buffers, saved, ragged)
+        summed = to_vectors[0] if len(to_vectors) == 1 else to_vectors.sum(0)
         sums = summed.split_with_sizes(sizes)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
+
+    def _reverse_in_stretches(
+        self, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, ragged: bool
+    ) -> list[Tensor]:
+        """Run backward into `buffers`; return the gradients of matrices, summed up stretch by stretch."""
+        reverse = self.reverse_tiles if self._by_tiles(batch.rows) else self.reverse
+        sums: list[Tensor] = []
+        outer = None
+        for part in batch.stretches(self._matrix_gradients.stretch(batch.rows, batch.steps)):
+            here = buffers if part is batch else _during(part, buffers)
+            if outer is None or len(outer) < part.steps:
+                outer = leased(part.steps, part.rows, self.program.outer_width, dtype=self.dtype)
+            here["outer", 0] = outer[: part.steps].zero_() if ragged else outer[: part.steps]
+            reverse.run(part, matrices, here, blocks_of(part.rows), saved)
+            found = self._matrix_gradients.sum(here, saved, part)
+            sums = [total.add_(each) for total, each in zip(sums, found, strict=True)] if sums else found
+            for index, _ in enumerate(self.program.states):
+                buffers["final", index] = buffers["initial", index]
+        return sums
 
     def saved_size(self, length: int, count: int) -> int:
         """Return how many numbers a run saves."""
@@ -215,6 +233,12 @@ class Native:
         if resets is not None:
             buffers["resets", 0] = resets.t()[..., None]
         return buffers
+
+
+def _during(part: Batch, buffers: Buffers) -> Buffers:
+    """Return the buffers with only the steps of a part."""
+    steps = slice(part.first, part.first + part.steps)
+    return {name: each[steps] if name[0] in TIMED else each for name, each in buffers.items()}
 
 
 def _put(buffers: Buffers, **kinds: Sequence[Tensor]) -> None:

@@ -63,7 +63,7 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
         return None
     native, vectors, matrices = found
     loop, rows = native.brief, Batch.of(batch, 1, None)
-    form = loop.form(batch, 1, 1, 1)
+    form = loop.form(rows, 1, 1)
     names = loop.kernel.slots
     slots = {name: slot for slot, name in enumerate(names)}
     numbers = form.numbers[:]

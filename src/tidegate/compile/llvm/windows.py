@@ -19,6 +19,9 @@ ENTRY = "sum_windows"
 SLOTS = ("taken", "windows", "table")
 """What stands in the argument of `sum_windows`, in order."""
 
+NEAR = 64
+"""So many lines are added at a time."""
+
 FIELDS = (
     "first", "first_stride", "second", "second_stride", "lines", "rows", "columns", "result", "result_stride",
 )  # fmt: skip
@@ -57,7 +60,7 @@ def _module(target: Target, real: str) -> ir.Module:
 
 
 class _Window:
-    """One window of a result, a few rows times two vectors in registers over all lines."""
+    """One window of a result, a few rows times two vectors in registers over the lines that fit the first cache."""
 
     def __init__(self, lanes: Lanes, record: ir.Value) -> None:
         self._lanes = lanes
@@ -69,7 +72,18 @@ class _Window:
         return b.load(place, align=8, typ=POINTER if FIELDS[number] in ("first", "second", "result") else INDEX)
 
     def sum(self, tallest: int) -> None:
+        b, at = self._lanes.builder, self._at
+        with steps(b, INDEX(0), blocks(b, at["lines"], NEAR), 1) as near:
+            begin = b.mul(near.counter, INDEX(NEAR))
+            left = b.sub(at["lines"], begin)
+            count = b.select(b.icmp_signed("<", left, INDEX(NEAR)), left, INDEX(NEAR))
+            self._add(tallest, begin, count)
+
+    def _add(self, tallest: int, begin: ir.Value, count: ir.Value) -> None:
+        """Add so many lines to the result, which the first ones begin."""
         b, lanes, at = self._lanes.builder, self._lanes, self._at
+        self._count, self._begun = count, b.icmp_signed(">", begin, INDEX(0))
+        self._from = [strided(lanes, at[name], begin, at[f"{name}_stride"]) for name in ("first", "second")]
         panel = 2 * lanes.count
         rest = b.urem(at["rows"], INDEX(tallest))
         with steps(b, INDEX(0), blocks(b, at["columns"], panel), 1) as across:
@@ -87,9 +101,10 @@ class _Window:
 
     def _tile(self, height: int, row: ir.Value, column: ir.Value, masks: list[ir.Value]) -> None:
         lanes, at = self._lanes, self._at
-        first, second = after(lanes, at["first"], row), after(lanes, at["second"], column)
-        zeros = [lanes.const(0.0)] * (2 * height)
-        with steps(lanes.builder, INDEX(0), at["lines"], 1, [first, second, *zeros]) as line:
+        first, second = (after(lanes, begin, place) for begin, place in zip(self._from, (row, column), strict=True))
+        places = [self._halves(after(lanes, self._row(row, number), column)) for number in range(height)]
+        sums = [self._sum(*each) for halves in places for each in zip(halves, masks, strict=True)]
+        with steps(lanes.builder, INDEX(0), self._count, 1, [first, second, *sums]) as line:
             above, beside, *sums = line.carried
             line.following = [after(lanes, above, at["first_stride"]), after(lanes, beside, at["second_stride"])]
             factors = [lanes.masked_load(half, mask) for half, mask in zip(self._halves(beside), masks, strict=True)]
@@ -98,12 +113,18 @@ class _Window:
                 one = lanes.splat(lanes.builder.load(place, align=lanes.bytes, typ=lanes.scalar_type))
                 held = sums[2 * number : 2 * number + 2]
                 line.following += [lanes.fma(one, factor, value) for factor, value in zip(factors, held, strict=True)]
-        for number in range(height):
-            place = after(
-                lanes, strided(lanes, at["result"], lanes.builder.add(row, INDEX(number)), at["result_stride"]), column
-            )
-            for half, (target, mask) in enumerate(zip(self._halves(place), masks, strict=True)):
+        for number, halves in enumerate(places):
+            for half, (target, mask) in enumerate(zip(halves, masks, strict=True)):
                 lanes.masked_store(line.carried[2 + 2 * number + half], target, mask)
+
+    def _row(self, row: ir.Value, number: int) -> ir.Value:
+        b, at = self._lanes.builder, self._at
+        return strided(self._lanes, at["result"], b.add(row, INDEX(number)), at["result_stride"])
+
+    def _sum(self, place: ir.Value, mask: ir.Value) -> ir.Value:
+        """Return what has been summed so far: of the first lines nothing, whatever the result's memory holds."""
+        lanes = self._lanes
+        return lanes.builder.select(self._begun, lanes.masked_load(place, mask), lanes.const(0.0))
 
     def _halves(self, place: ir.Value) -> list[ir.Value]:
         return [place, after(self._lanes, place, INDEX(self._lanes.count))]
