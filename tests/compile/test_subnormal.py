@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 import torch
 
 from tidegate import nn
 from tidegate.cells import Cell, Elman
 from tidegate.cells.linear import Linear
+from tidegate.compile.lines import sum_lines
+from tidegate.compile.llvm import threads, windows
+from tidegate.compile.llvm.amx import EXACT
+from tidegate.compile.llvm.host import host
 
 
 class Halving(Cell):
@@ -67,3 +73,33 @@ def test_gradients_that_vanish_end_at_zero(rows) -> None:
     assert (x.grad[:, -1] != 0).all()
     assert not subnormal(x.grad).any()
     assert still_kept(torch.float32)
+
+
+@pytest.mark.parametrize("way", ["windows", "lines"])
+def test_sums_over_lines_flush_and_leave_the_thread_as_it_was(way) -> None:
+    if way == "lines" and host().isa != "amx":
+        pytest.skip("this machine has no matrix unit (AMX), whose sums are tried here")
+    tiny = torch.finfo(torch.float32).tiny
+    first, second = torch.full((512, 128), tiny), torch.full((512, 128), 1e-3)
+    if way == "lines":
+        found = torch.empty(128, 128)
+        sum_lines(first, second, found, host(), EXACT)
+    else:
+        found = windows_sum(first, second)
+    assert (found == 0).all()
+    assert still_kept(torch.float32)
+
+
+def windows_sum(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return Pᵀ Q by the vector kernel."""
+    found = torch.empty(first.shape[1], second.shape[1])
+    told = {
+        "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
+        "second_stride": second.stride(0), "lines": len(first), "rows": first.shape[1],
+        "columns": second.shape[1], "result": found.data_ptr(), "result_stride": found.stride(0),
+    }  # fmt: skip
+    table = array("q", [told[field] for field in windows.FIELDS])
+    slots = {"windows": 1, "table": table.buffer_info()[0]}
+    argument = array("q", [slots.get(slot, 0) for slot in windows.SLOTS])
+    threads.run(windows.compiled(host(), "float"), argument.buffer_info()[0], 1)
+    return found

@@ -115,10 +115,28 @@ def test_layers_that_give_pairs_and_compiled_ones_are_told_lengths() -> None:
     assert Stack(Convolution(8, 4))(torch.zeros(2, 0, 8))[0].shape == (2, 0, 4)
 
 
+class Inside(nn.Module):
+    """A layer of one's own that runs torch's LSTM and knows no lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)[0]
+
+
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Sequential(nn.Linear(8, 8)),
+        nn.Sequential(nn.Linear(8, 8), Recurrent(GRU(8, 8))),
+        nn.Sequential(nn.Linear(8, 8), nn.MaxPool1d(2)),
+        nn.TransformerEncoderLayer(8, 2, batch_first=True),
+        nn.Softmax(1),
+        nn.PReLU(7),
+        nn.InstanceNorm1d(7),
+        Inside(),
+        Adapt(8),
         nn.GRU(8, 8, batch_first=True),
         tidegate_nn.GRU(8, 8),
         nn.Conv1d(8, 8, 3),
@@ -128,6 +146,22 @@ def test_layers_that_give_pairs_and_compiled_ones_are_told_lengths() -> None:
 def test_layers_that_would_mix_steps_are_refused(layer: nn.Module) -> None:
     with pytest.raises(ConfigError, match="building a stack, layer 0"):
         Stack(layer)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.RMSNorm(6)),
+        nn.Softmax(-1),
+        nn.PReLU(),
+        nn.GLU(),
+        nn.ModuleList([nn.Linear(8, 8)]).append(nn.Tanh())[0],
+    ],
+)
+def test_layers_that_treat_every_step_by_itself_are_taken(layer: nn.Module) -> None:
+    stack, x = Stack(layer.double()), data()
+    whole = stack(x, lengths=LENGTHS)[0]
+    torch.testing.assert_close(stack(x[1:2, :3])[0], whole[1:2, :3])
 
 
 def test_a_state_is_carried() -> None:

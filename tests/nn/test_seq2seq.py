@@ -12,6 +12,7 @@ from tidegate import nn as tidegate_nn
 from tidegate.cells import CELLS, GRU, LSTM
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn import Attention, Bridge, Decoder, Decoding, Recurrent, Seq2Seq
+from tidegate.nn.beam import beam_search
 from tidegate.nn.seq2seq import SCHEDULES
 
 BEGIN, END, TOKENS = 0, 1, 6
@@ -168,6 +169,30 @@ def test_local_attention_looks_at_the_same_place_step_by_step(window: int | None
     _, _, half = decoder(tokens[:, :4], Decoding(memory=memory))
     torch.testing.assert_close(decoder(tokens[:, 4:], half)[0], whole[:, 4:])
     torch.testing.assert_close(decoder(tokens, Decoding(memory=memory), teacher=1 - 1e-12)[0], whole)
+
+
+@pytest.mark.parametrize("feeding", [False, True])
+def test_local_attention_goes_on_from_each_rows_own_place(feeding: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(4, 5, score="general", window=1, place="monotonic")
+    decoder = Decoder(Recurrent(GRU(7, 4)), TOKENS, attention=attention, input_feeding=feeding).eval()
+    keys, tokens = torch.randn(2, 9, 5), torch.randint(0, TOKENS, (2, 6))
+    more, lengths = torch.randint(0, TOKENS, (2, 2)), torch.tensor([3, 6])
+    _, _, after = decoder(tokens, Decoding(memory=attention.memory(keys)), lengths=lengths)
+    logits, weights, end = decoder(more, after)
+    for row, length in enumerate(lengths.tolist()):
+        begin = Decoding(memory=attention.memory(keys[row : row + 1]))
+        alone = decoder(more[row : row + 1], decoder(tokens[row : row + 1, :length], begin)[2])
+        torch.testing.assert_close(logits[row], alone[0][0])
+        torch.testing.assert_close(weights[row], alone[1][0])
+    assert torch.equal(torch.as_tensor(end.place), lengths + 2)
+    turned = decoder(more.flip(0), after.rows(torch.tensor([1, 0])))[0]
+    torch.testing.assert_close(turned.flip(0), logits)
+    found = beam_search(decoder, more[:, 0], after, width=2, steps=3, end=END)
+    single = beam_search(decoder, more[:1, 0], after.rows(torch.tensor([0])), width=2, steps=3, end=END)
+    assert torch.equal(
+        found.tokens[0, 0, : int(single.lengths[0, 0])], single.tokens[0, 0, : int(single.lengths[0, 0])]
+    )
 
 
 @pytest.mark.parametrize("options", [{"variational_dropout": 0.1}, {"dropconnect": 0.1}, {"batch_norm": 1}])

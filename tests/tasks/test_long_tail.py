@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tidegate.data.batch import Batch
+from tidegate.errors import ConfigError
 from tidegate.tasks import losses
 from tidegate.tasks.classification import Classification, Tagging
 from tidegate.tasks.long_tail import ClassLoss, class_balanced_weights, ldam_margins, log_priors
@@ -115,3 +116,18 @@ def test_tags_beyond_a_sequence_change_nothing_and_the_task_survives_json(option
     again = Tagging.model_validate_json(made.model_dump_json())
     assert again == made
     assert torch.equal(again.loss(batch(y), z)[0], first[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"counts": (3, 1), "logit_adjustment": 1.0, "logit_adjustment_after": 1.0}, "one of logit_adjustment and"),
+        ({"loss": "ldam"}, "counts, how often each class comes, for loss='ldam'; got none"),
+        ({"logit_adjustment": 1.0}, "counts, how often each class comes, for logit_adjustment; got none"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_told(options, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        ClassLoss(**options)
+    with pytest.raises(ConfigError, match="a largest margin above 0; got -1"):
+        ldam_margins((3, 1), -1.0)

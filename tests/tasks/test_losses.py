@@ -221,3 +221,17 @@ def test_losses_of_numbers_are_their_equations_and_a_missing_truth_counts_nothin
 def test_shapes_that_do_not_fit_are_told(call: Any, kind: type[Exception], says: str) -> None:
     with pytest.raises(kind, match=says):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda z, y: losses.focal(z, y, gamma=-1.0), "gamma of at least 0; got -1"),
+        (lambda z, y: losses.ldam(z, y, torch.ones(3), scale=0.0), "scale above 0; got 0"),
+        (lambda z, y: losses.binary_focal(z, F.one_hot(y, 3), gamma=math.nan), "gamma of at least 0; got nan"),
+        (lambda z, y: losses.huber(z[:, 0], y.float(), threshold=-1.0), "threshold above 0; got -1"),
+    ],
+)
+def test_options_out_of_range_are_told(call, says) -> None:
+    with pytest.raises(ConfigError, match=says):
+        call(torch.zeros(4, 3), torch.tensor([0, 1, 2, 1]))

@@ -41,6 +41,7 @@ class Quadratic(nn.Module):
         self.weight = nn.Parameter(torch.ones(3, 3))
 
     def forward(self, batch: Tensor) -> Tensor:
+        torch.rand(1)
         return batch @ self.weight
 
     def loss(self, batch: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,8 +49,9 @@ class Quadratic(nn.Module):
 
 
 def test_the_suggested_rate_lies_where_training_works() -> None:
-    model = Quadratic().eval()
+    model, state = Quadratic().eval(), torch.get_rng_state()
     found = find_rate(model, Batches(), SETTINGS, low=1e-5, high=100.0, steps=200)
+    assert torch.equal(torch.get_rng_state(), state)
     assert found.suggested is not None
     assert 1e-3 < found.suggested < 2.0
     assert found.rates[-1] < 50, "it goes on although the loss has exploded"

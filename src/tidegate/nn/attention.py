@@ -107,9 +107,9 @@ class Attention(nn.Module):
         return zero_padding(context, memory.lengths), zero_padding(weights, memory.lengths)
 
     def attend(
-        self, queries: Tensor, memory: Memory, *, mask: Tensor | None = None, first: int = 0
+        self, queries: Tensor, memory: Memory, *, mask: Tensor | None = None, first: int | Tensor = 0
     ) -> tuple[Tensor, Tensor]:
-        """Do what `forward` does with a memory; the first query is number `first` of its sequence."""
+        """Do what `forward` does with a memory; the first query is number `first`, or [B], of its sequence."""
         check_parts("attending", memory=(memory, Memory))
         if isinstance(queries, Tensor) and queries.dim() == 2:
             if mask is not None:
@@ -138,12 +138,13 @@ class Attention(nn.Module):
         hint = "sizes are query_size, key_size and value_size, as it was built"
         return check_input(given, axes, size, dtype, doing="attending", name=name, hint=hint)
 
-    def _places(self, queries: Tensor, memory: Memory, first: int) -> Tensor:
-        """Return where each query looks, [B, T, 1], or [T, 1] where that is its own number."""
+    def _places(self, queries: Tensor, memory: Memory, first: int | Tensor) -> Tensor:
+        """Return where each query looks, [B, T, 1], or [T, 1] where that is the same for all rows."""
         if self.place is not None:
             places: Tensor = self.place(queries, memory.lengths)
             return places[..., None]
-        return torch.arange(first, first + queries.shape[1], device=queries.device, dtype=torch.float32)[:, None]
+        numbers = torch.arange(queries.shape[1], device=queries.device, dtype=torch.float32)[:, None]
+        return numbers + (first[:, None, None] if isinstance(first, Tensor) else first)
 
 
 def _positive(window: int | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -17,8 +17,11 @@ from tidegate.nn.multihead import MultiheadAttention
 from tidegate.nn.recurrent import Recurrent
 from tidegate.shapes import check_lengths, zero_padding
 
-MIXING = (nn.Sequential, nn.ModuleList, nn.RNNBase, nn.MultiheadAttention, nn.Conv1d, nn.BatchNorm1d)
-"""Of torch's layers, those that do not treat every step by itself, or take the steps for channels."""
+STEPWISE = (nn.Linear, nn.Identity, nn.LayerNorm, nn.RMSNorm, nn.Dropout, nn.AlphaDropout, nn.Embedding)
+"""Of torch's layers those that treat every step by itself, beside activations."""
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+ACTIVATIONS = "torch.nn.modules.activation"
 
 HINT = "batch first, a row a sequence"
 
@@ -130,8 +133,9 @@ class Stack(nn.Module):
     None there. Layers whose `forward` takes `lengths` are given them; of a pair the first is what goes on. All others,
     torch's own among them, must treat every step by itself: what they put into the padding is set to 0.
 
-    Raises `ConfigError` for a layer that does more than one step at a time and knows no lengths, as a
-    `torch.nn.Sequential` or torch's recurrent layers, `ShapeError` where the state does not fit.
+    Raises `ConfigError` for a layer without `lengths` that is made of torch's and might do more than one step at a time
+    (its recurrent, attention, convolution, pooling and batch norm layers), or of layers that take lengths; and for
+    one that must be told more than the sequence. `ShapeError` where the state does not fit.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -198,9 +202,35 @@ def _check_layer(number: int, layer: nn.Module) -> None:
     inner = _inner(layer)
     if isinstance(inner, Recurrent):
         check_batch_first(inner, f"building a stack, layer {number}")
-    if isinstance(inner, MIXING) and not _takes_lengths(inner):
+    parts = [] if _takes_lengths(inner) else inner.modules()
+    mixing = [type(each).__name__ for each in parts if _may_mix(each) or (each is not inner and _takes_lengths(each))]
+    if mixing:
         raise ConfigError(
             f"building a stack, layer {number}", expected="a layer that takes lengths, or treats every step by itself",
-            got=type(inner).__name__,
+            got=" with ".join(dict.fromkeys([type(inner).__name__, mixing[0]])),
             hint="list the layers of a Sequential; tidegate.nn has attention, Convolution and BatchNorm",
         )  # fmt: skip
+    if more := _needed(inner):
+        raise ConfigError(
+            f"building a stack, layer {number}", expected="a layer that needs nothing beside the sequence",
+            got=f"{type(inner).__name__}, which needs {', '.join(more)}",
+            hint="a module of your own whose forward(x, lengths=None) calls it",
+        )  # fmt: skip
+
+
+def _needed(layer: nn.Module) -> list[str]:
+    """Return what a layer must be told beside the sequence."""
+    parameters = list(signature(layer.forward).parameters.values())[1:]
+    whatever = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in whatever]
+
+
+def _may_mix(layer: nn.Module) -> bool:
+    """Whether a layer of torch's own may do more than one step of [B, T, ·] at a time, or take steps for channels."""
+    of = type(layer).__module__
+    if isinstance(layer, (*STEPWISE, *CONTAINERS)) or not of.startswith("torch.nn.modules."):
+        return False
+    if of != ACTIVATIONS or isinstance(layer, nn.MultiheadAttention | nn.Softmax2d):
+        return True
+    by_channel = isinstance(layer, nn.PReLU) and layer.num_parameters > 1
+    return by_channel or getattr(layer, "dim", -1) not in (-1, 2)

@@ -24,19 +24,22 @@ from tidegate.shapes import check_lengths, zero_padding
 class Decoding(NamedTuple):
     """Where rows of a decoder stand: the layers' state, what the last step gave [B, O], what they attend to.
 
-    `place` is how many tokens were read before; `Decoding()` is the beginning of a decoder without a source.
+    `place` is how many tokens were read before, [B] where rows have read unlike many; `Decoding()` is the beginning of
+    a decoder without a source.
     """
 
     state: StackState | None = None
     fed: Tensor | None = None
     memory: Memory | None = None
-    place: int = 0
+    place: int | Tensor = 0
 
     def rows(self, chosen: Tensor) -> Decoding:
         """Return the rows numbered `chosen` [N], each as often as it is named."""
         state = None if self.state is None else each_tensor(lambda s: s.index_select(s.dim() - 2, chosen), self.state)
         memory = None if self.memory is None else Memory(*(each[chosen] for each in self.memory))
-        return self._replace(state=state, fed=None if self.fed is None else self.fed[chosen], memory=memory)
+        fed = None if self.fed is None else self.fed[chosen]
+        place = self.place[chosen] if isinstance(self.place, Tensor) else self.place
+        return Decoding(state, fed, memory, place)
 
 
 class Decoder(nn.Module):
@@ -119,7 +122,7 @@ class Decoder(nn.Module):
         if lengths is not None:
             logits = zero_padding(logits, lengths)
             weights = None if weights is None else zero_padding(weights, lengths)
-        return logits, weights, before._replace(state=state, place=before.place + tokens.shape[1])
+        return logits, weights, before._replace(state=state, place=_moved(before.place, tokens, lengths))
 
     def step(self, tokens: Tensor, before: Decoding) -> tuple[Tensor, Tensor | None, Decoding]:
         """Return the logits [B, tokens] of what follows `tokens` [B], the weights [B, S], and where the rows stand."""
@@ -159,6 +162,7 @@ class Decoder(nn.Module):
             logits.append(scored)
             weights += [] if weight is None else [weight]
             now = after
+        now = now._replace(place=_moved(before.place, tokens, lengths))
         if not steps:
             given, none = self._attended(self.scores.weight.new_zeros(batch, 0, self.layer.output_size), before)
             return self.scores(given), none, now
@@ -203,6 +207,11 @@ def check_decoding(doing: str, before: Decoding | None) -> Decoding:
     before = Decoding() if before is None else before
     check_parts(doing, before=(before, Decoding))
     return before
+
+
+def _moved(place: int | Tensor, tokens: Tensor, lengths: Tensor | None) -> int | Tensor:
+    """Return how many tokens each row has read after `tokens` [B, T], of which `lengths` are real."""
+    return place + (tokens.shape[1] if lengths is None else lengths)
 
 
 def _where(real: Tensor, after: Decoding, before: Decoding) -> Decoding:

@@ -18,7 +18,7 @@ def drop(y: Tensor, rate: float, lengths: Tensor | None) -> Tensor:
     Masks are drawn step after step over the rows that are still running, longest first: at the same seed they are
     `torch.nn`'s, packed sequences included. Where torch compiles, the values of `lengths` are not looked at.
     """
-    if y.dim() == 2:
+    if y.dim() == 2 or not len(y):
         return F.dropout(y, rate)
     if lengths is None or torch.compiler.is_compiling():
         return F.dropout(y.transpose(0, 1).contiguous(), rate).transpose(0, 1)
@@ -67,7 +67,10 @@ class Plain(nn.Module):
 
 @CONNECTIONS.add("residual")
 class Residual(Plain):
-    """`h_l = f_l(h_{l-1}) + W_s h_{l-1}` (He et al. 2016, equation 2); no `W_s` where the widths agree."""
+    """`h_l = f_l(h_{l-1}) + W_s h_{l-1}` (He et al. 2016, equation 2); no `W_s` where the widths agree.
+
+    With dropout between the layers f_l reads what is left of h_{l-1}, the sum all of it.
+    """
 
     def __init__(self, input_size: int, widths: Sequence[int]) -> None:
         super().__init__(input_size, widths)
@@ -81,6 +84,8 @@ class Residual(Plain):
 @CONNECTIONS.add("highway")
 class Highway(Plain):
     """`h_l = t⊙f_l(x) + (1−t)⊙W_s x`, `t = σ(W_t x + b_t)`, with x = h_{l-1} and b_t = −1 at the start.
+
+    With dropout between the layers f_l alone reads what is left of x.
 
     Source: Srivastava et al. 2015, equations 2–3. Deviation: a learned `W_s` where widths differ.
     """

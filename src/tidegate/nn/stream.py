@@ -20,8 +20,9 @@ class Stream:
     """Run a layer step by step without gradients: `y = stream(x)`, `x` [B, I], `y` [B, O].
 
     The stream has the state, [layers, B, H] as the layer's, and every step overwrites it; `y` is the caller's own.
-    A stream of steps gives what the whole sequence gives, to rounding, with the weights as they are at each step; the
-    layer may train on meanwhile. One stream is for one thread at a time. Errors are those of `Recurrent.step`.
+    A stream of steps gives what the whole sequence gives in evaluation, to rounding, with the weights as they are at
+    each step; while the layer is in training, every step draws its noise.
+    One stream is for one thread at a time. Errors are those of `Recurrent.step`.
     """
 
     def __init__(self, layer: Recurrent, state: StackState) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +35,8 @@ def ldam_margins(counts: Counts, largest: float = 0.5) -> Tensor:
 
     A class without an example counts as one with a single one. Source: Cao et al. 2019 (1906.07413), section 3.
     """
+    if not largest > 0:
+        raise ConfigError("giving classes margins", expected="a largest margin above 0", got=repr(largest), hint="0.5")
     n = _at_least_one(counts)
     return largest * (n.min() / n) ** 0.25
 
@@ -50,6 +52,9 @@ def log_priors(counts: Counts) -> Tensor:
 
 def _at_least_one(counts: Counts) -> Tensor:
     return torch.as_tensor(counts, dtype=torch.float64).clamp(min=1)
+
+
+_BY_COUNTS = ("logit_adjustment", "logit_adjustment_after")
 
 
 class ClassLoss(BaseModel):
@@ -75,6 +80,20 @@ class ClassLoss(BaseModel):
     ldam_scale: float = 30.0
     logit_adjustment: float = 0.0
     logit_adjustment_after: float = 0.0
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse options that do not go together, as pydantic does: with a `ValidationError` that says so."""
+        doing, asked = "building a loss over classes", [n for n in _BY_COUNTS if getattr(self, n)]
+        if len(asked) > 1:
+            raise ConfigError(doing, expected=f"one of {' and '.join(asked)}", got="both", hint=f"leave out {asked[0]}")
+        asked += ["loss='ldam'"] if self.loss == "ldam" else []
+        if asked and not self.counts:
+            raise ConfigError(
+                doing,
+                expected=f"counts, how often each class comes, for {asked[0]}",
+                got="none",
+                hint="counts=(90, 10)",
+            )
 
     def __call__(self, logits: Tensor, target: Tensor) -> Sums:
         """Return the sum of losses and their count."""

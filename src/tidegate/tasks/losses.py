@@ -53,6 +53,7 @@ def focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: Tensor 
     Source: Lin et al. 2017 (1708.02002), equations 4 and 5. Deviation: softmax over C classes where the paper has a
     sigmoid for each (see `binary_focal`).
     """
+    _check_above("computing the focal loss", "gamma", gamma, itself=True)
     _check_each("the focal loss", (logits.shape[-1],), weight=weight)
     logits, target, real = _classes("the focal loss", logits, target)
     log_p = logits.log_softmax(-1)
@@ -69,6 +70,7 @@ def ldam(logits: Tensor, target: Tensor, margins: Tensor, *, scale: float = 30.0
     Meant for logits that are cosines (features and class weights of norm 1), as in the paper.
     Source: Cao et al. 2019 (1906.07413), section 3; `tasks.long_tail.ldam_margins` gives `Δ_j = C / n_j^¼`.
     """
+    _check_above("computing the LDAM loss", "scale", scale)
     _check_each("the LDAM loss", (logits.shape[-1],), margins=margins)
     logits, safe, real = _classes("the LDAM loss", logits, target)
     behind = logits - F.one_hot(safe, logits.shape[-1]) * margins.to(logits)
@@ -96,6 +98,7 @@ def binary_focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: 
     The paper's α and 1 − α for every label are `weight=torch.tensor([1 - alpha, alpha]).expand(C, 2)`.
     Source: Lin et al. 2017 (1708.02002), equations 4 and 5.
     """
+    _check_above("computing the binary focal loss", "gamma", gamma, itself=True)
     _check_each("the binary focal loss", (logits.shape[-1], 2), weight=weight)
     logits, y, real = _labels("the binary focal loss", logits, target)
     towards = torch.where(y > 0.5, logits, -logits)
@@ -117,6 +120,7 @@ def absolute_error(prediction: Tensor, truth: Tensor) -> Sums:
 
 def huber(prediction: Tensor, truth: Tensor, *, threshold: float = 1.0) -> Sums:
     """Sum `e²/2` where `|e| ≤ δ`, else `δ (|e| − δ/2)`; `threshold` is δ (Huber 1964)."""
+    _check_above("computing the Huber loss", "threshold", threshold)
     prediction, truth, seen = _numbers("the Huber loss", prediction, truth)
     return _summed(F.huber_loss(prediction, truth, reduction="none", delta=threshold), seen)
 
@@ -184,6 +188,12 @@ def _check_smoothing(share: float) -> None:
             got=repr(share),
             hint="label_smoothing=0.1",
         )
+
+
+def _check_above(what: str, name: str, value: float, least: float = 0.0, *, itself: bool = False) -> None:
+    if not (value >= least if itself else value > least):
+        bound = f"of at least {least:g}" if itself else f"above {least:g}"
+        raise ConfigError(what, expected=f"{name} {bound}", got=repr(value), hint=f"leave out {name}")
 
 
 def _check_each(what: str, shape: tuple[int, ...], **given: Tensor | None) -> None:

@@ -21,6 +21,7 @@ from tidegate.train.optim import make_optimizer, set_rates
 from tidegate.train.parallel import make_accelerator
 from tidegate.train.precision import Precision
 from tidegate.train.regularise import make_regulariser
+from tidegate.train.seeds import random_state_kept
 from tidegate.train.settings import TrainSettings
 
 SMOOTHING = 0.9
@@ -36,11 +37,15 @@ class RateTest:
     suggested: float | None
 
 
+@random_state_kept()
 def find_rate(
     model: nn.Module, train: LoaderLike, settings: TrainSettings, *, low: float = 1e-6, high: float = 1.0,
     steps: int = 100,
 ) -> RateTest:  # fmt: skip
     """Train for `steps` batches while the rate grows from `low` to `high`; leave the model as it was.
+
+    Its weights, buffers and modes, and torch's random state, that is: it is on the device of `settings` and has no
+    gradients afterwards.
 
     The rate is multiplied by the same factor each step, until the loss, smoothed over about ten steps, is no number or
     four times its least (where losses pass 0, has risen three times as far as it fell). All else is as in `settings`,
