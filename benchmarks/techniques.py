@@ -54,13 +54,13 @@ def _tell(names: list[str], runs: list[Record], out: Path, seconds: float) -> in
     rows = {name: verdicts(name, TASKS[name], runs) for name in names}
     checks = [check for name in names for check in checked(name, TASKS[name], runs)]
     for name in names:
-        print(show.table(TASKS[name].problem, name, rows[name], runs))
+        print(show.table(TASKS[name], name, rows[name], runs))
     print(show.closing(checks, runs, seconds))
     told = {"rows": [asdict(row) for each in rows.values() for row in each], "checks": [asdict(c) for c in checks]}
     write_atomically(out / "techniques.json", json.dumps(told, indent=1, ensure_ascii=False).encode())
     write_atomically(out / "techniques.html", page(TASKS, rows, checks, runs).encode())
     print(f"written to {out / 'techniques.html'}")
-    return 0 if all(check.holds for check in checks) else 1
+    return 0 if all(check.holds is not False for check in checks) else 1
 
 
 def _has_data(name: str, data: Path) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tidegate.cells import CELLS, Cell
@@ -75,12 +78,37 @@ class Task:
         """Return the arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
 
+    def parameters(self, name: str) -> int:
+        """Return how many numbers an arm's model learns."""
+        arm = self.arm(name)
+        model = self.problem.network(arm.kind, arm.hidden, dict(arm.inside), dict(arm.around))
+        return sum(each.numel() for each in model.parameters())
+
 
 def digest(problem: Problem, arm: Arm, *, quick: bool = False) -> str:
-    """Return what a run depends on beside its seed, as a short fingerprint."""
+    """Return what a run depends on beside its seed, as a short fingerprint: settings, and the code of its task.
+
+    Tidegate itself is not in it: runs of another version belong to another folder.
+    """
     told = {k: _plain(v) for k, v in vars(arm).items() if k not in ("name", "seeds", "tested", "reads")}
     told |= {"problem": repr(problem), "quick": quick} | ({"reads": repr(arm.reads)} if arm.reads else {})
+    classes = [each for one in (type(problem), arm.kind, type(arm.reads)) for each in one.__mro__]
+    modules = sorted({each.__module__ for each in classes if each.__module__.startswith("trials.")})
+    told["code"] = {module: _code(module) for module in modules}
     return sha256(canonical_json(told))[:16]
+
+
+@cache
+def _code(module: str) -> list[str]:
+    """Return a module's functions and classes as text, and its constants, but for tasks."""
+    found = []
+    for name, value in sorted(vars(sys.modules[module]).items()):
+        inner = inspect.unwrap(value) if callable(value) else value
+        if inspect.isclass(inner) or inspect.isfunction(inner):
+            found += [inspect.getsource(inner)] if inner.__module__ == module else []
+        elif name.isupper() and not name.startswith(("_", "TASK")):
+            found.append(f"{name} = {value!r}")
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -106,11 +106,16 @@ _WITH: dict[str, tuple[str, dict[str, Any]]] = {
     "convolution before": ("convolved", {"convolved": True}),
     "Transformer block behind": ("with a Transformer block", {"attended": True}),
 }
+_LARGE = "GRU, as many parameters"
 TASK = Task(
     Curves(steps=50, goal=0.95),
     (
         Arm("GRU", "gru", 32, settings=_TRAINED),
         *(Arm(f"GRU, {name}", "gru", 32, around=around, settings=_TRAINED) for name, around in _WITH.values()),
+        Arm(_LARGE, "gru", 70, settings=_TRAINED),
     ),
-    tuple(Row(technique, "GRU", f"GRU, {name}") for technique, (name, _) in _WITH.items()),
+    tuple(
+        Row(technique, _LARGE if "attended" in around else "GRU", f"GRU, {name}")
+        for technique, (name, around) in _WITH.items()
+    ),
 )

@@ -40,14 +40,16 @@ class Translator(Judged):
 
     def __init__(self, problem: Problem, model: tg.nn.Seq2Seq, smoothing: float, pace: float | None) -> None:
         super().__init__(problem)
-        self.model, self.smoothing, self.done = model, smoothing, 0
+        self.model, self.smoothing = model, smoothing
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         self.schedule = None if pace is None else SCHEDULES["inverse_sigmoid"](pace)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits [B, T, tokens]."""
         teacher = 1.0
         if self.schedule is not None and self.training:
-            teacher, self.done = self.schedule(self.done), self.done + 1
+            teacher = self.schedule(int(self.done))
+            self.done += 1
         return self.model(batch.x, batch.y, lengths=batch.lengths, teacher=teacher)[0]
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:

@@ -138,7 +138,7 @@ TASKS = {
                 "activation regularisation",
                 "LSTM",
                 "LSTM, AR and TAR",
-                "words of PTB, perplexity, LSTM: 72.0 to 68.7 (Merity, McCann & Socher 2017) [M]",
+                "words of PTB, perplexity: 62.7 to 60.7 (Merity, Keskar & Socher 2018) [M]",
             ),
         ),
     ),

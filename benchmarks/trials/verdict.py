@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from scipy.stats import t
+
 from trials.arms import Row, Task
 from trials.records import Record, of
 
@@ -53,7 +55,7 @@ class Side:
 class Verdict:
     """OFF and ON of a row over the seeds that both have; `gain` is how much better ON's figure is, seed by seed.
 
-    `error` is the standard error of the mean gain, None for one seed.
+    `error` is the standard error of the mean gain, None for one seed or where a side diverges.
     """
 
     task: str
@@ -80,44 +82,58 @@ def verdicts(name: str, task: Task, records: Sequence[Record]) -> list[Verdict]:
 def _verdict(name: str, task: Task, row: Row, off: Sequence[Record], on: Sequence[Record]) -> Verdict:
     sign = 1 if task.problem.better == "lower" else -1
     gains = [sign * (b.best - a.best) for a, b in zip(on, off, strict=True)]
-    gain = statistics.fmean(gains)
-    finite = all(map(math.isfinite, gains))
-    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 and finite else None
+    faster = [math.log(b.reached / a.reached) for a, b in zip(on, off, strict=True) if a.reached and b.reached]
     sides = Side.over(off), Side.over(on)
-    return Verdict(name, row, *sides, gain, error, _says(*sides, gain, error))
+    return Verdict(name, row, *sides, statistics.fmean(gains), _error(gains), _says(*sides, gains, faster))
 
 
-def _says(off: Side, on: Side, gain: float, error: float | None) -> str:
-    """Say what a row shows: success first, then steps to it, then the figure, which has to be clear of its error."""
-    if on.reached != off.reached:
+def _error(values: Sequence[float]) -> float | None:
+    """Return the standard error of the mean, None where it cannot be told."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _clear(values: Sequence[float]) -> bool:
+    """Whether a mean is other than 0: Student's t, two sides, 5 %."""
+    error = _error(values)
+    return error is not None and abs(statistics.fmean(values)) > t.ppf(0.975, len(values) - 1) * error
+
+
+def _says(off: Side, on: Side, gains: Sequence[float], faster: Sequence[float]) -> str:
+    """Say what a row shows: success first, of two runs more at least, then steps to it, then the figure."""
+    if abs(on.reached - off.reached) > 1:
         return "more runs succeed" if on.reached > off.reached else "fewer runs succeed"
-    if on.reached == on.runs and on.steps is not None and off.steps is not None:
-        return f"{off.steps / on.steps:.2g} × as fast to the goal"
-    if not math.isfinite(gain):
+    if not all(map(math.isfinite, gains)):
         return "a side diverges"
-    if error is None:
+    if len(gains) < 2:
         return "one seed only"
-    if abs(gain) <= 2 * error:
+    if len(faster) == len(gains):
+        times = math.exp(statistics.fmean(faster))
+        return f"{times:.2g} × as fast to the goal" if _clear(faster) else "no clear difference here"
+    if not _clear(gains):
         return "no clear difference here"
-    return "improves the figure" if gain > 0 else "does not improve here: worse"
+    return "improves the figure" if statistics.fmean(gains) > 0 else "does not improve here: worse"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What had to hold of an arm, whether it does, and the figures it was judged by."""
+    """What had to hold of an arm, the figures it was judged by, and whether it holds: None where seeds are missing."""
 
     task: str
     says: str
-    holds: bool
+    holds: bool | None
     figures: str
 
 
 def checked(name: str, task: Task, records: Sequence[Record]) -> list[Checked]:
-    """Return the checks of a task whose arms have been run."""
+    """Return the checks of a task whose arms have been run. Nothing holds of an arm of which a run diverged."""
     found = []
     for check in task.checks:
         runs = of(records, name, check.arm)
         if runs:
             figures = ", ".join(f"{check.figure(r):.4g}" for r in runs)
-            found.append(Checked(name, check.says, bool(check.holds(runs)), figures))
+            judged = len(runs) >= task.arm(check.arm).seeds
+            sound = all(r.failed is None for r in runs)
+            found.append(Checked(name, check.says, sound and bool(check.holds(runs)) if judged else None, figures))
     return found

@@ -27,6 +27,21 @@ def test_every_row_and_check_names_arms_of_its_task_and_every_arm_is_used() -> N
         assert used == set(arms), name
 
 
+BUDGET = ("epochs", "lr", "schedule", "weight_decay", "patience")
+NOT_ALIKE = {("reber", "LSTM, Elman's network as published")}
+
+
+def test_both_sides_of_every_row_have_one_budget_and_differ_in_one_way() -> None:
+    for name, task in TASKS.items():
+        for row in task.rows:
+            off, on = task.arm(row.off), task.arm(row.on)
+            assert [off.settings.get(key) for key in BUDGET] == [on.settings.get(key) for key in BUDGET], row
+            assert off.seeds == on.seeds
+            settings = off.settings != on.settings or off.reads != on.reads
+            other = [off.cell != on.cell, off.inside != on.inside, off.around != on.around, settings]
+            assert sum(other) == 1 or (name, row.technique) in NOT_ALIKE, row
+
+
 @pytest.mark.parametrize("name", [n for n, task in TASKS.items() if task.problem.needs is None])
 def test_every_arm_that_needs_no_data_can_be_built(name) -> None:
     task = TASKS[name]

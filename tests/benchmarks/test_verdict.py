@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
-from trials import records
+from trials import arms, copying, records
 from trials.arms import Arm, Check, Row, Task, digest
 from trials.copying import Copying
 from trials.records import Record
@@ -39,10 +40,13 @@ def test_gains_are_taken_seed_by_seed_over_the_seeds_both_have() -> None:
     ("plain", "better", "says"),
     [
         ([(0.5, None)] * 3, [(0.1, 20)] * 3, "more runs succeed"),
-        ([(0.1, 20)] * 3, [(0.1, 20), (0.1, 20), (0.5, None)], "fewer runs succeed"),
-        ([(0.1, 60), (0.1, 40)], [(0.1, 20), (0.1, 20)], "2.5 × as fast to the goal"),
-        ([(0.5, None), (0.6, None)], [(0.4, None), (0.51, None)], "improves the figure"),
-        ([(0.4, None), (0.51, None)], [(0.5, None), (0.6, None)], "does not improve here: worse"),
+        ([(0.1, 20)] * 3, [(0.1, 20), (0.5, None), (0.5, None)], "fewer runs succeed"),
+        ([(0.1, 20)] * 3, [(0.1, 20), (0.1, 20), (0.5, None)], "no clear difference here"),
+        ([(0.1, 50), (0.1, 60), (0.1, 40)], [(0.1, 20), (0.1, 20), (0.1, 20)], "2.5 × as fast to the goal"),
+        ([(0.1, 60), (0.1, 30)], [(0.1, 20), (0.1, 20)], "no clear difference here"),
+        ([(0.5, None), (0.6, None)], [(0.4, None), (0.501, None)], "improves the figure"),
+        ([(0.5, None), (0.6, None)], [(0.4, None), (0.52, None)], "no clear difference here"),
+        ([(0.4, None), (0.501, None)], [(0.5, None), (0.6, None)], "does not improve here: worse"),
         ([(0.5, None), (0.6, None)], [(0.4, None), (0.7, None)], "no clear difference here"),
         ([(0.5, None)], [(0.4, None)], "one seed only"),
         ([(0.5, None)] * 2, [(math.inf, None)] * 2, "a side diverges"),
@@ -66,7 +70,10 @@ def test_checks_hold_or_fail_by_the_records() -> None:
     assert check.holds
     assert check.figures == "0.1, 0.1, 0.1, 0.1, 0.5"
     (check,) = checked("copy", TASK, four[1:])
-    assert not check.holds
+    assert check.holds is None
+    wild = [dataclasses.replace(four[0], failed="the loss is nan"), *four[1:]]
+    (check,) = checked("copy", TASK, wild)
+    assert check.holds is False
 
 
 def test_a_problem_says_what_reaches_its_goal_and_what_is_best() -> None:
@@ -102,3 +109,12 @@ def test_a_run_is_another_where_its_settings_or_its_problem_are() -> None:
         digest(Copying(steps=20), plain),
     }
     assert len(different) == 4
+
+
+def test_a_run_is_another_where_the_code_of_its_task_is(monkeypatch) -> None:
+    before = digest(TASK.problem, Arm("plain"))
+    monkeypatch.setattr(copying, "SAID", 11)
+    arms._code.cache_clear()
+    after = digest(TASK.problem, Arm("plain"))
+    arms._code.cache_clear()
+    assert after != before
