@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tidegate import nn as tnn
 from tidegate.cells import LSTM, Cell
@@ -33,6 +34,44 @@ class InPlace(Broken):
     def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
         u, n = self.gate(x, h)
         return u.mul_(n)
+
+
+class Adds(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        u += n
+        return u
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Fires(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        return Straight.apply(u) * torch.tanh(n)
+
+
+class Freezes(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        with torch.no_grad():
+            s = torch.sigmoid(u)
+        return s * torch.tanh(n)
+
+
+class Hooks(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        n.register_hook(lambda g: 0.5 * g)
+        return u * torch.tanh(n)
 
 
 class Sorts(Broken):
@@ -70,6 +109,9 @@ class Widens(Broken):
     [
         (Branches, "return n if u.sum() > 0 else h", "torch.where"),
         (InPlace, "return u.mul_(n)", "torch.mul"),
+        (Adds, "u += n", "an operator that makes"),
+        (Fires, "return Straight.apply(u) * torch.tanh(n)", "soft + (hard - soft).detach()"),
+        (Freezes, "s = torch.sigmoid(u)", "x.detach()"),
         (Sorts, "return torch.sort(u, -1).values + n", "elementwise"),
         (Mixes, "return u + n.mean(0, keepdim=True)", "reductions over the last axis"),
         (Draws, "return u + torch.rand_like(n)", "`inputs`"),
@@ -83,6 +125,11 @@ def test_a_step_that_does_not_compile_is_told_its_line_and_what_to_write(
     assert "test_trace.py, line" in str(raised.value)
     assert line in str(raised.value)
     assert instead in str(raised.value)
+
+
+def test_a_hook_in_a_step_is_told() -> None:
+    with pytest.raises(BackendError, match="step puts a hook on a tensor; instead: a hook on the layer's input"):
+        unroll(Hooks(4, 3), X, backend="llvm")
 
 
 @pytest.mark.parametrize("cell", [Miscounts, Widens])
@@ -230,3 +277,55 @@ def test_products_with_the_input_and_the_state_are_one() -> None:
     products = [n for n in reachable(trace(LSTM(4, 3), {}, {}, {}).states[1]) if n.op == "product"]
     assert len(products) == 3
     assert all(len(p.inputs) == 2 for p in products)
+
+
+@pytest.mark.parametrize("cell", [Fires, Freezes, Hooks])
+def test_gradients_that_a_step_makes_its_own_are_the_loops(cell) -> None:
+    torch.manual_seed(0)
+    layer = tnn.Recurrent(cell(4, 5))
+    with pytest.warns(UserWarning, match="runs step by step in Python"):
+        layer(X)[0].square().sum().backward()
+    found = layer.cells[0].weight_ih.grad.clone()
+    layer.zero_grad()
+    layer.backend = "reference"
+    layer(X)[0].square().sum().backward()
+    assert torch.equal(found, layer.cells[0].weight_ih.grad)
+
+
+class Chooses(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        u, n = self.gate(x, h)
+        low = torch.minimum(u, n) + torch.minimum(u, n * n) + F.logsigmoid(3 * n)
+        return torch.tanh(low - torch.maximum(u, h) + F.elu(u) + F.selu(n))
+
+
+def test_what_chooses_gives_its_gradient_to_what_was_chosen() -> None:
+    torch.manual_seed(0)
+    cell, x = Chooses(4, 5).double(), X.double()
+    found = []
+    for backend in ("llvm", "reference"):
+        z = x.clone().requires_grad_()
+        y = tnn.Recurrent(cell, backend=backend)(z)[0]
+        found.append(torch.autograd.grad(y.sin().sum(), [z, *cell.parameters()]))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+class Bends(Cell):
+    gates = ("n",)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        (n,) = self.gate(x, h)
+        return F.elu(n) + F.selu(n) + F.softplus(n) + F.silu(n) + F.gelu(n) + F.mish(n) + F.logsigmoid(n)
+
+
+@pytest.mark.parametrize("large", [-1e3, -100.0, 0.0, 100.0, 1e3])
+def test_activations_have_gradients_far_out(large) -> None:
+    cell = Bends(1, 1)
+    torch.nn.init.ones_(cell.weight_ih)
+    found = []
+    for backend in ("llvm", "reference"):
+        z = torch.full((1, 1, 1), large, requires_grad=True)
+        tnn.Recurrent(cell, backend=backend)(z)[0].sum().backward()
+        found.append(z.grad)
+    torch.testing.assert_close(*found)

@@ -133,6 +133,8 @@ class Inside(nn.Module):
         nn.Sequential(nn.Linear(8, 8), nn.MaxPool1d(2)),
         nn.TransformerEncoderLayer(8, 2, batch_first=True),
         nn.Softmax(1),
+        nn.LayerNorm((7, 8)),
+        nn.Flatten(),
         nn.PReLU(7),
         nn.InstanceNorm1d(7),
         Inside(),

@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tidegate import nn as tnn
@@ -137,3 +137,63 @@ def test_torchs_name_for_layers_is_named() -> None:
 def test_a_cell_of_a_layer_is_not_another_layers() -> None:
     with pytest.raises(ConfigError, match="weights that another layer owns"):
         Recurrent(tnn.LSTM(3, 4).cells[0])
+
+
+class Scaled(torch.nn.Module):
+    """A parametrisation that something outside of the layer changes."""
+
+    scale = 1.0
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * self.scale
+
+
+class Normed(torch.nn.Module):
+    """A parametrisation of which a part has no gradient."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            norm = weight.norm()
+        return weight / norm
+
+
+def test_parametrised_weights_are_made_anew_at_every_call() -> None:
+    layer, scaled = tnn.GRU(3, 4, batch_first=True), Scaled()
+    parametrize.register_parametrization(layer, "weight_hh_l0", scaled)
+    x = torch.randn(2, 5, 3)
+    before = layer(x)[0]
+    scaled.scale = 0.0
+    after = layer(x)[0]
+    assert not torch.equal(before, after)
+    parametrize.remove_parametrizations(layer, "weight_hh_l0")
+    torch.testing.assert_close(layer(x)[0], after)
+
+
+@pytest.mark.parametrize("first", ["run before", "not run"])
+def test_parametrisations_have_torchs_gradients(first: str) -> None:
+    torch.manual_seed(0)
+    ours, theirs = tnn.GRU(3, 4, batch_first=True), torch.nn.GRU(3, 4, batch_first=True)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 3)
+    if first == "run before":
+        ours(x)
+    for layer in (ours, theirs):
+        parametrize.register_parametrization(layer, "weight_hh_l0", Normed())
+        layer(x)[0].square().sum().backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_spectral_norm_trains() -> None:
+    torch.manual_seed(0)
+    ours, theirs = tnn.LSTM(3, 4, batch_first=True), torch.nn.LSTM(3, 4, batch_first=True)
+    theirs.load_state_dict(ours.state_dict())
+    for layer in (ours, theirs):
+        torch.manual_seed(1)
+        parametrizations.spectral_norm(layer, "weight_hh_l0", n_power_iterations=50)
+    x = torch.randn(2, 5, 3)
+    for layer in (ours, theirs):
+        layer(x)[0].square().sum().backward()
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+    found, expected = (layer.parametrizations.weight_hh_l0.original.grad for layer in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

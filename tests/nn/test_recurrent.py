@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -318,3 +319,15 @@ def test_parametrized_cells_stand_alone_or_not_at_all() -> None:
         Recurrent(normed, layers=2)
     with pytest.raises(ConfigError, match="hooks, which a layer does not call"):
         Recurrent(torch.nn.utils.spectral_norm(GRU(5, 4), "weight_hh"))
+
+
+@pytest.mark.parametrize("options", [{"variational_dropout": (0.5, 0.0)}, {"dropconnect": 0.5}])
+def test_a_step_in_training_refuses_masks_of_a_whole_run(options: dict[str, Any]) -> None:
+    layer = Recurrent(GRU(5, 4, **options))
+    with pytest.raises(ConfigError, match=f"noise that every step draws for itself; got {next(iter(options))}"):
+        layer.step(X[:, 0])
+    stream = layer.stream(len(X))
+    with pytest.raises(ConfigError, match="running one step in training"):
+        stream(X[:, 0])
+    layer.eval()
+    torch.testing.assert_close(layer.step(X[:, 0])[0], stream(X[:, 0]))

@@ -95,3 +95,9 @@ def test_a_failing_call_leaves_nothing_behind_and_a_decoders_steps_are_not_calle
         logits, _, _ = decoder(torch.zeros(2, 3, dtype=torch.long), teacher=0.5)
     loss = logits.square().mean()
     assert steps(loss) > loss
+
+
+@pytest.mark.parametrize("weights", [{"activation_l2": -1.0}, {"omega": float("nan")}, {"activation_slowness": "much"}])
+def test_weights_of_terms_are_checked(weights) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(weights))} of at least 0; got"):
+        Regulariser(Recurrent(GRU(2, 3)), **weights)

@@ -137,12 +137,11 @@ def _where(g: Graph, node: Node, d: Node) -> Contributions:
 
 def _larger(g: Graph, node: Node, d: Node) -> Contributions:
     """Give the gradient to the input that was chosen, half to each where they tie."""
-    a, b = node.inputs if node.op == "maximum" else node.inputs[::-1]
+    a, b = node.inputs
+    behind = {a: (b, a), b: (a, b)} if node.op == "maximum" else {a: (a, b), b: (b, a)}
     zero, half = g.const(0.0), g.scale(d, 0.5)
     tie = g.apply("equal", a, b)
-    to_a = g.where(tie, half, g.where(g.apply("less", b, a), d, zero))
-    to_b = g.where(tie, half, g.where(g.apply("less", a, b), d, zero))
-    return [(a, to_a), (b, to_b)]
+    return [(v, g.where(tie, half, g.where(g.apply("less", *behind[v]), d, zero))) for v in (a, b)]
 
 
 def _abs(g: Graph, node: Node, d: Node) -> Contributions:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call, Refusal, Run
@@ -180,9 +181,11 @@ def _constant_node(
     if isinstance(found, UntraceableError):
         return f"{found}; instead: {found.hint}"
     traced, native = found
-    places = []
+    places, owners = [], modules(cell)
     for entry in traced.hoisted.entries:
         if not isinstance(entry, Found) or not isinstance(entry.place, tuple):
+            return _COMPUTED
+        if parametrize.is_parametrized(owners[entry.place[0]], entry.place[1]):
             return _COMPUTED
         places.append(entry.place)
     _IN_GRAPHS[native.key] = native

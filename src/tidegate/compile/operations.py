@@ -122,7 +122,9 @@ def _leaky_relu(g: Graph, x: Row, slope: float = 0.01) -> Row:
 
 @operation("elu")
 def _elu(g: Graph, x: Row, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Row:
-    low = each(g, "mul", each(g, "expm1", each(g, "mul", x, input_scale)), alpha * scale)
+    # Bounded where it is not chosen, so that infinity times no gradient is no NaN.
+    scaled = _clamp(g, each(g, "mul", x, input_scale), None, 0.0)
+    low = each(g, "mul", each(g, "expm1", scaled), alpha * scale)
     return each(g, "where", each(g, "less", 0.0, x), each(g, "mul", x, scale), low)
 
 
@@ -146,6 +148,11 @@ def _softplus(g: Graph, x: Row, beta: float = 1, threshold: float = 20) -> Row:
     scaled = each(g, "mul", x, beta)
     bent = each(g, "mul", each(g, "log1p", each(g, "exp", _clamp(g, scaled, None, threshold))), 1 / beta)
     return each(g, "where", each(g, "less", threshold, scaled), x, bent)
+
+
+@operation("mish")
+def _mish(g: Graph, x: Row) -> Row:
+    return each(g, "mul", x, each(g, "tanh", _softplus(g, x)))
 
 
 @operation("log_sigmoid_forward", "log_sigmoid")

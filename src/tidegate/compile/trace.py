@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import linecache
 import math
+import re
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleDict
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -132,9 +136,14 @@ def modules(cell: Cell) -> list[Module]:
 
 
 def _tensors(module: Module) -> list[tuple[str, Tensor]]:
-    """Return the tensors that a module has by name: parameters, buffers and plain attributes."""
+    """Return the tensors that a module has by name: parameters, buffers, plain attributes, and what is parametrised.
+
+    What makes a parametrised weight is not looked into: it may change with every call.
+    """
     plain = [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
-    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain]
+    made = module.parametrizations if parametrize.is_parametrized(module) else None
+    computed = [(name, getattr(module, name)) for name in (made if isinstance(made, ModuleDict) else ())]
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain, *computed]
 
 
 def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: Mapping[str, torch.Size]) -> Traced:
@@ -150,7 +159,8 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: 
         _disable_current_modes(),
         torch._C.DisableTorchFunction(),
         torch.inference_mode(False),
-        torch.no_grad(),
+        torch.enable_grad(),
+        parametrize.cached(),
         torch.autocast(like.device.type, enabled=False),
     ):
         extra = {name: like.new_ones(ROWS, width) for name, width in {**steps, **rows}.items()}
@@ -168,8 +178,14 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: 
         with recorder:
             with cell.bound(extra):
                 projected = cell.project(x)
-            after = cell.advance(projected, states, extra | drawn)
-        values = recorder.hoisted.values(cell, drawn)
+            try:
+                after = cell.advance(projected, states, extra | drawn)
+            except RuntimeError as error:
+                recorder.refuse_writing(error)
+                raise
+        recorder.check_hooks()
+        with torch.no_grad():
+            values = recorder.hoisted.values(cell, drawn)
     named = (*recorder.vectors, *recorder.matrices)
     pieces = tuple(recorder.state(a) for a in after)
     widths = {"x": x.shape[1], **{name: value.shape[1] for name, value in extra.items()}}
@@ -233,6 +249,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in function.tags:
             hint = "name what is drawn in `inputs` and give it to the layer, or use the cell's own noise options"
             raise UntraceableError(f"step draws random numbers ({name})", self._where(), hint)
+        if not torch.is_grad_enabled():
+            hint = "x.detach() for what has no gradient, soft + (hard - soft).detach() for the gradient of another"
+            raise UntraceableError("step computes under no_grad, or in an autograd.Function", self._where(), hint)
         values = tree_map(lambda a: self._value(a) if isinstance(a, Tensor) else a, (args, kwargs or {}))
         result = function(*args, **(kwargs or {}))
         if not isinstance(result, Tensor | tuple | list):  # a device, a size: nothing that is computed
@@ -243,11 +262,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._hoist(name, function, args, values, result)
         return result
 
+    def check_hooks(self) -> None:
+        """Raise where a gradient on its way would be looked at or changed."""
+        owned = {id(tensor) for module in modules(self.cell) for _, tensor in _tensors(module)}
+        if any(tensor._backward_hooks for tensor in self._alive if id(tensor) not in owned):
+            raise UntraceableError("step puts a hook on a tensor", "", "a hook on the layer's input or its parameters")
+
     def _record(self, name: str, function: Any, values: Any, result: Any) -> None:
         if function._schema.is_mutable and name != "detach_":
-            plain = name.rstrip("_")
-            hint = f"torch.{plain}(…) or an operator that makes a new tensor"
-            raise UntraceableError(f"{name} changes a tensor in place", self._where(), hint)
+            raise _writes(name.rstrip("_"), self._where())
         outputs = result if isinstance(result, tuple | list) else [result]
         try:
             rows = self._rows(name, values)
@@ -318,16 +341,31 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[id(tensor)] = value
         self._alive.append(tensor)
 
+    def refuse_writing(self, error: RuntimeError) -> None:
+        """Raise in place of an error by which torch refuses to write to one of several views, as gates are."""
+        if "inplace" not in str(error):
+            return
+        where = self._line(traceback.walk_tb(error.__traceback__))
+        method = re.search(r"\.(\w+)_\(", where)
+        raise _writes(method[1] if method else None, where) from error
+
     def _where(self) -> str:
         """Return the line of the cell's own code that is being run, as text."""
+        return self._line(traceback.walk_stack(sys._getframe()))
+
+    def _line(self, frames: Iterable[tuple[FrameType, int]]) -> str:
         codes = {f.__code__ for c in type(self.cell).__mro__ if (f := vars(c).get("step")) and hasattr(f, "__code__")}
-        frame = sys._getframe()
-        while frame is not None and frame.f_code not in codes:
-            frame = frame.f_back  # type: ignore[assignment]
-        if frame is None:
-            return ""
-        file, number = frame.f_code.co_filename, frame.f_lineno
-        return f"{Path(file).name}, line {number}: {linecache.getline(file, number).strip()}"
+        for frame, number in frames:
+            if frame.f_code in codes:
+                file = frame.f_code.co_filename
+                return f"{Path(file).name}, line {number}: {linecache.getline(file, number).strip()}"
+        return ""
+
+
+def _writes(name: str | None, where: str) -> UntraceableError:
+    plain = f"torch.{name}(…) or an operator" if name else "an operator"
+    told = f"{name}_ changes" if name else "step changes"
+    return UntraceableError(f"{told} a tensor in place", where, f"{plain} that makes a new tensor")
 
 
 def _window(base: Shared, name: str, args: Any) -> Shared:

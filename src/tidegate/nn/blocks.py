@@ -17,8 +17,8 @@ from tidegate.nn.multihead import MultiheadAttention
 from tidegate.nn.recurrent import Recurrent
 from tidegate.shapes import check_lengths, zero_padding
 
-STEPWISE = (nn.Linear, nn.Identity, nn.LayerNorm, nn.RMSNorm, nn.Dropout, nn.AlphaDropout, nn.Embedding)
-"""Of torch's layers those that treat every step by itself, beside activations."""
+STEPWISE = (nn.Linear, nn.Identity, nn.Dropout, nn.AlphaDropout, nn.Embedding)
+"""Of torch's layers those that treat every step by itself, beside activations and norms of one axis."""
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 ACTIVATIONS = "torch.nn.modules.activation"
@@ -228,6 +228,8 @@ def _needed(layer: nn.Module) -> list[str]:
 def _may_mix(layer: nn.Module) -> bool:
     """Whether a layer of torch's own may do more than one step of [B, T, ·] at a time, or take steps for channels."""
     of = type(layer).__module__
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        return len(layer.normalized_shape) > 1
     if isinstance(layer, (*STEPWISE, *CONTAINERS)) or not of.startswith("torch.nn.modules."):
         return False
     if of != ACTIVATIONS or isinstance(layer, nn.MultiheadAttention | nn.Softmax2d):

@@ -154,8 +154,8 @@ class Recurrent(nn.Module):
     def step(self, x: Tensor, state: StackState | None = None, **inputs: Tensor) -> tuple[Tensor, StackState]:
         """Run every layer one step on `x` [B, I]; return the output [B, O] and the new state.
 
-        A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional, or where
-        `batch_norm` tells steps apart.
+        A stream of steps equals the whole sequence in evaluation. Raises `ConfigError` when bidirectional, where
+        `batch_norm` tells steps apart, and in training where masks are those of a whole run.
         """
         if not (inputs or torch.is_grad_enabled() or is_watched()) and self._steps_compile():
             done = self._steppers.step(self._every_cell(), x, state)  # type: ignore[arg-type]
@@ -163,6 +163,7 @@ class Recurrent(nn.Module):
                 y, after = done
                 return y, after[0] if len(after) == 1 else tuple(after)
         self._check_may_step("running one step")
+        self._check_noise_of_steps()
         self._check(x, "B")
         y, new = self._forward(x[:, None], state, None, None, {name: each[:, None] for name, each in inputs.items()})
         return y[:, 0], new
@@ -205,6 +206,19 @@ class Recurrent(nn.Module):
                 hint="give the whole sequence, or train with bidirectional=False",
             )
         check_same_at_every_step(doing, max(cell.batch_norm for cell in self._every_cell()))
+
+    def _check_noise_of_steps(self) -> None:
+        """Raise `ConfigError` where a step would draw anew what a whole run draws once."""
+        for cell in self._every_cell() if self.training else ():
+            noise = cell.noise
+            asked = "dropconnect" if noise.weights else "variational_dropout" if noise.inputs or noise.hidden else None
+            if asked:
+                raise ConfigError(
+                    "running one step in training",
+                    expected="noise that every step draws for itself",
+                    got=f"{asked}, whose masks are those of a whole run",
+                    hint="layer.eval(), or give the whole sequence",
+                )
 
     @property
     def _cells(self) -> list[Cell]:

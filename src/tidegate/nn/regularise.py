@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from tidegate.cells.options import is_number
 from tidegate.errors import ConfigError
 from tidegate.nn.inputs import read_lengths
 from tidegate.nn.omega import Recorder, omega
@@ -39,6 +41,15 @@ class Regulariser:
     def __init__(
         self, model: nn.Module, *, activation_l2: float = 0.0, activation_slowness: float = 0.0, omega: float = 0.0
     ) -> None:
+        weights = {"activation_l2": activation_l2, "activation_slowness": activation_slowness, "omega": omega}
+        for name, weight in weights.items():
+            if not (is_number(weight) and 0 <= weight < math.inf):
+                raise ConfigError(
+                    "regularising recurrent layers",
+                    expected=f"{name} of at least 0",
+                    got=repr(weight),
+                    hint=f"{name}=0.0",
+                )
         self.layers = [layer for layer in model.modules() if isinstance(layer, Recurrent)]
         self.l2, self.slowness, self.omega = activation_l2, activation_slowness, omega
         self._seen: Seen | None = None
