@@ -220,3 +220,13 @@ def test_batch_norm_in_a_stack_sees_real_steps_alone() -> None:
     torch.testing.assert_close(norm.eval()(x, LENGTHS.tolist())[real], theirs.eval()(x[real]))
     with pytest.raises(ShapeError, match=r"normalising a batch; expected x of shape \[B, T, 8\]; got shape \[4, 8\]"):
         norm(torch.zeros(4, 8))
+
+
+@pytest.mark.parametrize("embedding", [nn.Embedding(9, 8), tidegate_nn.Embedding(9, 8)])
+def test_tokens_go_through_an_embedding_first(embedding: nn.Module) -> None:
+    stack, tokens = Stack(embedding, Recurrent(GRU(8, 4))), torch.randint(0, 9, (4, 7))
+    whole = stack(tokens, lengths=LENGTHS)[0]
+    row = 1
+    length = int(LENGTHS[row])
+    torch.testing.assert_close(stack(tokens[row : row + 1, :length])[0][0], whole[row, :length])
+    assert (whole[row, length:] == 0).all()

@@ -129,6 +129,8 @@ class Convolution(nn.Module):
 class Stack(nn.Module):
     """Layers of any kind, one on the other: `output, state = stack(x, state, lengths=lengths)`.
 
+    `x` is [B, T, ·], or tokens [B, T] where the first layer is an embedding.
+
     A `Recurrent` (batch first) or a stack within has a state, and its entry in `state`, a tuple; every other layer has
     None there. Layers whose `forward` takes `lengths` are given them; of a pair the first is what goes on. All others,
     torch's own among them, must treat every step by itself: what they put into the padding is set to 0.
@@ -157,9 +159,10 @@ class Stack(nn.Module):
                 got=f"{len(given)}" if given else type(state).__name__,
                 hint="pass the state as the stack returned it, or None",
             )  # fmt: skip
-        if not isinstance(x, Tensor) or x.dim() < 3:
+        tokens = isinstance(x, Tensor) and x.dim() == 2 and not x.is_floating_point()
+        if not isinstance(x, Tensor) or (x.dim() < 3 and not tokens):
             raise ShapeError(
-                "running a stack", expected="x of shape [B, T, ·]",
+                "running a stack", expected="x of shape [B, T, ·], or integer tokens [B, T] for an embedding",
                 got=f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__, hint=HINT,
             )  # fmt: skip
         if lengths is not None:
