@@ -329,3 +329,12 @@ def test_activations_have_gradients_far_out(large) -> None:
         tnn.Recurrent(cell, backend=backend)(z)[0].sum().backward()
         found.append(z.grad)
     torch.testing.assert_close(*found)
+
+
+def test_tracing_keeps_nothing_for_gradients_and_tells_nobody() -> None:
+    told = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: told.append(t) or t, lambda t: t):
+        trace(LSTM(4, 3), {}, {}, {})
+    assert not told
+    with torch.autograd.graph.disable_saved_tensors_hooks("not now"):
+        trace(LSTM(4, 3), {}, {}, {})

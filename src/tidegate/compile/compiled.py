@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call, Refusal, Run
+from tidegate.compile.hoisted import Found, Hoisted, modules
 from tidegate.compile.llvm.amx import EXACT, SHORT
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import REALS
@@ -23,7 +24,7 @@ from tidegate.compile.memory import zeros
 from tidegate.compile.native import Native
 from tidegate.compile.operator import NATIVES, unroll_as_node, unroll_now
 from tidegate.compile.program import fingerprint, program
-from tidegate.compile.trace import Found, Hoisted, Traced, UntraceableError, modules, trace
+from tidegate.compile.trace import Traced, UntraceableError, trace
 from tidegate.errors import ShapeError
 from tidegate.shapes import zero_padding
 

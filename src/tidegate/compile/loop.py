@@ -57,7 +57,7 @@ class Batch:
 
     def stretches(self, steps: int) -> Iterator[Batch]:
         """Give the run in parts of at most so many steps and about as long as each other, the last part first."""
-        count = math.ceil(self.steps / steps)
+        count = math.ceil(self.steps / max(steps, 1))
         if count <= 1:
             yield self
             return

@@ -14,8 +14,9 @@ from torch.nn import Module
 from tidegate.cells.base import Cell
 from tidegate.compile import compiled
 from tidegate.compile.call import Call
+from tidegate.compile.hoisted import Found, modules
 from tidegate.compile.native import Native
-from tidegate.compile.trace import Found, Traced, UntraceableError, modules
+from tidegate.compile.trace import Traced, UntraceableError
 
 Place = tuple[Mapping[str, Any], str]
 """A module's parameters, and the name of one."""

@@ -8,20 +8,22 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, ModuleDict
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tidegate.cells.base import Cell
 from tidegate.compile.graph import Factor, Graph, Node
+from tidegate.compile.hoisted import Done, Found, Hoisted, Shared, is_window, modules, tensors_of, window
 from tidegate.compile.operations import OPERATIONS
 from tidegate.compile.rows import Matrix, Row, UnsupportedError
 
@@ -36,81 +38,6 @@ class UntraceableError(Exception):
     def __init__(self, reason: str, where: str, hint: str) -> None:
         super().__init__(f"{reason}; {where}" if where else reason)
         self.hint = hint
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A window of value `base` among those that depend on parameters alone."""
-
-    base: int
-    row: int = 0
-    column: int = 0
-    turned: bool = False
-    shape: tuple[int, ...] = ()
-
-    def cut(self, base: Tensor) -> Tensor:
-        """Return the window of `base` that this is."""
-        if base.dim() == 1:
-            return base[self.row : self.row + self.shape[0]]
-        if base.dim() != 2:
-            return base
-        height, width = self.shape[::-1] if self.turned else self.shape
-        window = base[self.row : self.row + height, self.column : self.column + width]
-        return window.t() if self.turned else window
-
-
-@dataclass(frozen=True)
-class Found:
-    """A tensor that a step reads: the number of its module and its name there, or itself where no module has it.
-
-    A name alone is that of something drawn for the whole run (`Given.whole`).
-    """
-
-    place: tuple[int, str] | Tensor | str
-
-
-@dataclass(frozen=True)
-class Done:
-    """An operation on values that depend on parameters alone."""
-
-    function: Any
-    args: Any
-    kwargs: Any
-
-
-@dataclass
-class Hoisted:
-    """What depends on parameters alone, done once a call, in order."""
-
-    entries: list[Found | Done] = field(default_factory=list)
-    count: int = 0
-
-    def append(self, entry: Found | Done, results: int) -> int:
-        """Keep an entry; return the number of its first value."""
-        self.entries.append(entry)
-        self.count += results
-        return self.count - results
-
-    def values(self, cell: Cell, whole: Mapping[str, Tensor]) -> list[Tensor]:
-        """Compute every value from the parameters as they are now and what was drawn, differentiably."""
-        found: list[Tensor] = []
-        owners: list[Module] = [cell] if cell.owner is None and not cell._modules else modules(cell)
-        for entry in self.entries:
-            if isinstance(entry, Found):
-                place = entry.place
-                if isinstance(place, str):
-                    found.append(whole[place])
-                else:
-                    found.append(place if isinstance(place, Tensor) else getattr(owners[place[0]], place[1]))
-                continue
-            args, kwargs = tree_map(
-                lambda a: a.cut(found[a.base]) if isinstance(a, Shared) else a,
-                (entry.args, entry.kwargs),
-                is_leaf=_is_value,
-            )
-            result = entry.function(*args, **kwargs)
-            found.extend(result if isinstance(result, tuple | list) else [result])
-        return found
 
 
 @dataclass(frozen=True)
@@ -130,22 +57,6 @@ class Traced:
     shapes: list[torch.Size]
 
 
-def modules(cell: Cell) -> list[Module]:
-    """Return every module whose tensors a step may read: the cell, then those in it and in the layer that owns it."""
-    return [*cell.modules(), *(() if cell.owner is None else cell.owner.modules())]
-
-
-def _tensors(module: Module) -> list[tuple[str, Tensor]]:
-    """Return the tensors that a module has by name: parameters, buffers, plain attributes, and what is parametrised.
-
-    What makes a parametrised weight is not looked into: it may change with every call.
-    """
-    plain = [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
-    made = module.parametrizations if parametrize.is_parametrized(module) else None
-    computed = [(name, getattr(module, name)) for name in (made if isinstance(made, ModuleDict) else ())]
-    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *plain, *computed]
-
-
 def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: Mapping[str, torch.Size]) -> Traced:
     """Run one step of `cell` on a few rows, projection included, and write down what it does.
 
@@ -160,6 +71,7 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: 
         torch._C.DisableTorchFunction(),
         torch.inference_mode(False),
         torch.enable_grad(),
+        _nothing_kept(),
         parametrize.cached(),
         torch.autocast(like.device.type, enabled=False),
     ):
@@ -200,6 +112,13 @@ def trace(cell: Cell, rows: Mapping[str, int], steps: Mapping[str, int], whole: 
     )
 
 
+def _nothing_kept() -> AbstractContextManager[object]:
+    """Keep nothing for gradients, and spare whoever follows what is kept for them."""
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        return nullcontext()
+    return saved_tensors_hooks(lambda _: None, lambda nothing: nothing)
+
+
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation of a step: on rows, it becomes nodes; on parameters alone, it is kept to be done once."""
 
@@ -215,7 +134,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._owned = {
             id(tensor): (number, name)
             for number, module in enumerate(modules(cell))
-            for name, tensor in _tensors(module)
+            for name, tensor in tensors_of(module)
         }
 
     @classmethod
@@ -264,7 +183,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def check_hooks(self) -> None:
         """Raise where a gradient on its way would be looked at or changed."""
-        owned = {id(tensor) for module in modules(self.cell) for _, tensor in _tensors(module)}
+        owned = {id(tensor) for module in modules(self.cell) for _, tensor in tensors_of(module)}
         if any(tensor._backward_hooks for tensor in self._alive if id(tensor) not in owned):
             raise UntraceableError("step puts a hook on a tensor", "", "a hook on the layer's input or its parameters")
 
@@ -306,8 +225,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _hoist(self, name: str, function: Any, args: Any, values: Any, result: Any) -> None:
         """Keep what depends on parameters alone: as a window where it is one, else as an operation."""
         first = values[0][0] if values[0] else None
-        if isinstance(first, Shared) and isinstance(result, Tensor) and _is_window(name, args):
-            self._know(result, _window(first, name, args))
+        if isinstance(first, Shared) and isinstance(result, Tensor) and is_window(name, args):
+            self._know(result, window(first, name, args))
             return
         tensors = list(result) if isinstance(result, tuple | list) else [result]
         first_number = self.hoisted.append(Done(function, *values), len(tensors))
@@ -366,21 +285,6 @@ def _writes(name: str | None, where: str) -> UntraceableError:
     plain = f"torch.{name}(…) or an operator" if name else "an operator"
     told = f"{name}_ changes" if name else "step changes"
     return UntraceableError(f"{told} a tensor in place", where, f"{plain} that makes a new tensor")
-
-
-def _window(base: Shared, name: str, args: Any) -> Shared:
-    """Return `base` transposed or sliced, which stays a window of the same value."""
-    if name == "t":
-        return replace(base, turned=not base.turned)
-    dim, start, *_ = (*args[1:], 0, 0, 0)[:2]
-    start = slice(start, None).indices(args[0].shape[dim])[0]
-    down = args[0].dim() == 1 or (dim % 2 == 0) is not base.turned
-    return replace(base, row=base.row + start) if down else replace(base, column=base.column + start)
-
-
-def _is_window(name: str, args: Any) -> bool:
-    dims = args[0].dim()
-    return (name == "t" and dims == 2) or (name == "slice" and dims in (1, 2) and (*args[1:], 1, 1, 1, 1)[3] == 1)
 
 
 def _index(numbers: list[int], number: int) -> int:

@@ -73,7 +73,9 @@ class _Window:
 
     def sum(self, tallest: int) -> None:
         b, at = self._lanes.builder, self._at
-        with steps(b, INDEX(0), blocks(b, at["lines"], NEAR), 1) as near:
+        # Of no lines the result is 0, and has to be written.
+        some = b.select(b.icmp_signed(">", at["lines"], INDEX(0)), at["lines"], INDEX(1))
+        with steps(b, INDEX(0), blocks(b, some, NEAR), 1) as near:
             begin = b.mul(near.counter, INDEX(NEAR))
             left = b.sub(at["lines"], begin)
             count = b.select(b.icmp_signed("<", left, INDEX(NEAR)), left, INDEX(NEAR))
