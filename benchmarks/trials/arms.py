@@ -100,13 +100,13 @@ def digest(problem: Problem, arm: Arm, *, quick: bool = False) -> str:
 
 @cache
 def _code(module: str) -> list[str]:
-    """Return a module's functions and classes as text, and its constants, but for tasks."""
+    """Return a module's functions and classes as text, and its constants."""
     found = []
     for name, value in sorted(vars(sys.modules[module]).items()):
         inner = inspect.unwrap(value) if callable(value) else value
         if inspect.isclass(inner) or inspect.isfunction(inner):
             found += [inspect.getsource(inner)] if inner.__module__ == module else []
-        elif name.isupper() and not name.startswith(("_", "TASK")):
+        elif name.isupper() and isinstance(value, int | float | str | tuple):
             found.append(f"{name} = {value!r}")
     return found
 

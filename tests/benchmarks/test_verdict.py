@@ -8,6 +8,7 @@ import math
 import pytest
 from trials import arms, copying, records
 from trials.arms import Arm, Check, Row, Task, digest
+from trials.catalogue import TASKS
 from trials.copying import Copying
 from trials.records import Record
 from trials.verdict import checked, successes, verdicts
@@ -109,6 +110,11 @@ def test_a_run_is_another_where_its_settings_or_its_problem_are() -> None:
         digest(Copying(steps=20), plain),
     }
     assert len(different) == 4
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_code_of_a_task_is_told_alike_by_every_process(name) -> None:
+    assert not [each for each in arms._code(type(TASKS[name].problem).__module__) if " at 0x" in each]
 
 
 def test_a_run_is_another_where_the_code_of_its_task_is(monkeypatch) -> None:
