@@ -82,9 +82,15 @@ def verdicts(name: str, task: Task, records: Sequence[Record]) -> list[Verdict]:
 def _verdict(name: str, task: Task, row: Row, off: Sequence[Record], on: Sequence[Record]) -> Verdict:
     sign = 1 if task.problem.better == "lower" else -1
     gains = [sign * (b.best - a.best) for a, b in zip(on, off, strict=True)]
-    faster = [math.log(b.reached / a.reached) for a, b in zip(on, off, strict=True) if a.reached and b.reached]
     sides = Side.over(off), Side.over(on)
+    solved = min(side.reached for side in sides) >= max(len(gains) - 1, 1)
+    faster = [math.log(_steps(b) / _steps(a)) for a, b in zip(on, off, strict=True)] if solved else []
     return Verdict(name, row, *sides, statistics.fmean(gains), _error(gains), _says(*sides, gains, faster))
+
+
+def _steps(record: Record) -> float:
+    """Return the steps to the goal; of a run that ended before, all it took."""
+    return record.reached or record.curve[-1][0]
 
 
 def _error(values: Sequence[float]) -> float | None:
@@ -101,14 +107,16 @@ def _clear(values: Sequence[float]) -> bool:
 
 
 def _says(off: Side, on: Side, gains: Sequence[float], faster: Sequence[float]) -> str:
-    """Say what a row shows: success first, of two runs more at least, then steps to it, then the figure."""
+    """Say what a row shows: success first, of two runs more at least; then steps to it, where all runs but one or none
+    succeed; then the figure.
+    """
     if abs(on.reached - off.reached) > 1:
         return "more runs succeed" if on.reached > off.reached else "fewer runs succeed"
     if not all(map(math.isfinite, gains)):
         return "a side diverges"
     if len(gains) < 2:
         return "one seed only"
-    if len(faster) == len(gains):
+    if faster:
         times = math.exp(statistics.fmean(faster))
         return f"{times:.2g} × as fast to the goal" if _clear(faster) else "no clear difference here"
     if not _clear(gains):

@@ -45,6 +45,7 @@ def test_gains_are_taken_seed_by_seed_over_the_seeds_both_have() -> None:
         ([(0.1, 20)] * 3, [(0.1, 20), (0.1, 20), (0.5, None)], "no clear difference here"),
         ([(0.1, 50), (0.1, 60), (0.1, 40)], [(0.1, 20), (0.1, 20), (0.1, 20)], "2.5 × as fast to the goal"),
         ([(0.1, 60), (0.1, 30)], [(0.1, 20), (0.1, 20)], "no clear difference here"),
+        ([(0.1, 8), (0.1, 9), (0.1, 8), (0.5, None)], [(0.1, 2)] * 4, "4.4 × as fast to the goal"),
         ([(0.5, None), (0.6, None)], [(0.4, None), (0.501, None)], "improves the figure"),
         ([(0.5, None), (0.6, None)], [(0.4, None), (0.52, None)], "no clear difference here"),
         ([(0.4, None), (0.501, None)], [(0.5, None), (0.6, None)], "does not improve here: worse"),
