@@ -20,6 +20,8 @@ _LEAD = (
     "figures are the best of a run's evaluations on the validation part; test parts were looked at once, after "
     "training. A difference counts where Student's t over the seeds finds one of 5 %."
 )
+USUAL = 0.98
+"""The share of the figures that is always shown."""
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#c2405a", "#3aa6b9", "#8d6e3f")
 
 
@@ -107,7 +109,19 @@ def _curves(task: Task, runs: Sequence[Record], plots: Plots) -> str:
     longest = max((run.curve[-1][0] for run in runs if run.curve), default=1)
     lines = [("chance", problem.chance, "dot"), ("goal", problem.goal, "dash")]
     data += [_level(name, value, dash, longest) for name, value, dash in lines if value is not None]
-    return plots.frame({"data": data, "layout": _layout(problem.figure)}, f"{problem.figure} over steps.", wide=True)
+    layout = _layout(problem.figure)
+    if bounds := _bounds([value for each in data for value in each["y"]]):
+        layout["yaxis"]["range"] = bounds
+    return plots.frame({"data": data, "layout": layout}, f"{problem.figure} over steps.", wide=True)
+
+
+def _bounds(values: Sequence[float]) -> list[float] | None:
+    """Return what to show of figures of which a few are so large that nothing would be seen of the others."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    least, most = ordered[0], ordered[int(USUAL * (len(ordered) - 1))]
+    return [least, most + (most - least) / 10] if ordered[-1] - least > 3 * (most - least) > 0 else None
 
 
 def _level(name: str, value: float, dash: str, longest: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 import pytest
-from trials import arms, copying, records
+from trials import arms, copying, page, records
 from trials.arms import Arm, Check, Row, Task, digest
 from trials.catalogue import TASKS
 from trials.copying import Copying
@@ -125,3 +125,12 @@ def test_a_run_is_another_where_the_code_of_its_task_is(monkeypatch) -> None:
     after = digest(TASK.problem, Arm("plain"))
     arms._code.cache_clear()
     assert after != before
+
+
+def test_a_few_large_figures_do_not_hide_the_others() -> None:
+    usual = [0.1 + 0.001 * i for i in range(100)]
+    assert page._bounds(usual) is None
+    assert page._bounds([]) is None
+    low, high = page._bounds([*usual, 1500.0])
+    assert low == pytest.approx(0.1)
+    assert 0.199 < high < 0.25
