@@ -228,7 +228,7 @@ def translate(
     file: Annotated[str, typer.Argument(help="A text file, a source a line, - for standard input, or a table.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Text file; default standard output.")] = None,
     beam: Annotated[int, _option("Hypotheses kept at each step.")] = 5,
-    length_penalty: Annotated[float, _option("Above 0 favours longer translations.")] = 0.6,
+    length_penalty: Annotated[float, _option("Above 0 favours longer translations.")] = 1.0,
     alignment: Annotated[Path | None, _option("HTML page that draws what each word looked at, of 20 texts.")] = None,
 ) -> None:
     """Translate a file line by line."""

@@ -127,7 +127,7 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         source, target = self.blueprint.columns
         return f"TextTranslator({source} to {target}: {self._described()})"
 
-    def translate(self, texts: Any, *, beam: int = 5, length_penalty: float = 0.6, coverage: float = 0.0) -> list[str]:
+    def translate(self, texts: Any, *, beam: int = 5, length_penalty: float = 1.0, coverage: float = 0.0) -> list[str]:
         """Return the translations of a text, a list of texts, the lines of a text file (a `Path`), or a table's column.
 
         `beam` hypotheses are kept at each step; 1 takes the likeliest token each time. `length_penalty` and `coverage`
@@ -167,7 +167,7 @@ class TextTranslator(TrainedModel[TranslationBlueprint]):
         self.notes = pairs.notes + self.notes
         return {**figures, "bleu": bleu(translations, pairs.targets)}
 
-    def align(self, text: str, *, beam: int = 5, length_penalty: float = 0.6, coverage: float = 0.0) -> Alignment:
+    def align(self, text: str, *, beam: int = 5, length_penalty: float = 1.0, coverage: float = 0.0) -> Alignment:
         """Translate a text, as `translate` does, and return what each token of the translation attended to.
 
         Raises `ConfigError` where the translator has no attention, `DataError` for a text without a token.
