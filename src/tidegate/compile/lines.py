@@ -82,12 +82,15 @@ class MatrixGradients:
 
     def stretch(self, rows: int, steps: int) -> int:
         """Return how many of the steps of a run are best summed up at a time."""
+        return steps if rows * steps < 2 * self._lines_at_once else max(1, int(self._lines_at_once) // rows)
+
+    @cached_property
+    def _lines_at_once(self) -> float:
         if not self._windows:
-            return steps
+            return math.inf
         units = max(w.first[3] * w.second[3] // (w.first[3] + w.second[3]) for w in self._windows)
         fits = STRETCH_BYTES // (self._program.outer_width * self._dtype.itemsize)
-        lines = max(FEW_LINES, fits, STRETCH_UNITS * units)
-        return steps if rows * steps < 2 * lines else max(1, lines // rows)
+        return max(FEW_LINES, fits, STRETCH_UNITS * units)
 
     def sum(self, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps. Buffers are [T, B, ·]."""
