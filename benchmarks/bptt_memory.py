@@ -45,7 +45,12 @@ def peak_mib(length: int, window: int, rows: int, hidden_size: int) -> float:
 
     def one_pass(count: int, window: int) -> None:
         tokens = np.random.default_rng(0).integers(2, 64, count).astype(np.uint16)
-        fit(network, Streams(TokenRow(InMemory(tokens), count, count), rows, window), None, TrainSettings(epochs=1))
+        fit(
+            network,
+            Streams(TokenRow(InMemory(tokens), count, count, documents=1), rows, window),
+            None,
+            TrainSettings(epochs=1),
+        )
 
     one_pass(4 * rows * 16, 16)  # what the first pass takes once and for all
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
