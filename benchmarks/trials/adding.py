@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trials.arms import Arm, Check, Row, Task
-from trials.problem import VALIDATION, Batch, Drawn, Problem
+from trials.problem import Batch, Made
 from trials.verdict import best_of, successes
 
 LENGTH = 200
@@ -33,7 +32,7 @@ def draw(random: np.random.Generator, rows: int, length: int) -> Batch:
 
 
 @dataclass(frozen=True)
-class Adding(Problem):
+class Adding(Made):
     """Mean squared error; always answering 1 gives the variance of a sum of two uniform numbers, 1/6."""
 
     length: int = LENGTH
@@ -46,11 +45,8 @@ class Adding(Problem):
     def sizes(self) -> tuple[int, int]:
         return 2, 1
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch, length=self.length), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=250, length=self.length), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows, length=self.length)
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
         return F.mse_loss(prediction, batch.y, reduction="sum"), len(batch.y)

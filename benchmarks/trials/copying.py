@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trials.arms import Arm, Check, Row, Task
-from trials.problem import VALIDATION, Batch, Drawn, Problem, one_hot, tokens_loss
+from trials.problem import Batch, Made, one_hot, tokens_loss
 from trials.verdict import successes
 
 LENGTH, SYMBOLS, SAID = 100, 8, 10
@@ -35,12 +34,13 @@ def draw(random: np.random.Generator, rows: int, length: int) -> Batch:
 
 
 @dataclass(frozen=True)
-class Copying(Problem):
+class Copying(Made):
     """Mean cross-entropy of a step, nats; half of chance is the goal."""
 
     length: int = LENGTH
 
     about: ClassVar[str] = "copy problem"
+    judged: ClassVar[int] = 100
     figure: ClassVar[str] = "cross-entropy"
     per_step: ClassVar[bool] = True
     chance: ClassVar[float | None] = CHANCE
@@ -49,11 +49,8 @@ class Copying(Problem):
     def sizes(self) -> tuple[int, int]:
         return SYMBOLS + 2, SYMBOLS + 1
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch, length=self.length), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=100, length=self.length), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows, length=self.length)
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
         return tokens_loss(prediction, batch.y)

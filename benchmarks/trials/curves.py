@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ import tidegate as tg
 from tidegate.cells import Cell
 from trials.arms import Arm, Row, Task
 from trials.network import Network
-from trials.problem import VALIDATION, Batch, Drawn, Problem, padded, right_classes
+from trials.problem import Batch, Made, Problem, padded, right_classes
 
 CLASSES, WAVES, LONGEST, SHORT, NOISE = 12, 4, 300, 24, 0.3
 
@@ -61,7 +60,7 @@ class Layers(tg.nn.Stack):
 
 
 @dataclass(frozen=True)
-class Curves(Problem):
+class Curves(Made):
     """The share of curves told right. `around`: how lengths are adapted, and what stands before or behind the layer."""
 
     about: ClassVar[str] = "curves at an uneven pace"
@@ -73,11 +72,8 @@ class Curves(Problem):
     def sizes(self) -> tuple[int, int]:
         return 1, CLASSES
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch, longest=LONGEST), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=250, longest=LONGEST), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows, longest=LONGEST)
 
     def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         inputs, outputs = self.sizes

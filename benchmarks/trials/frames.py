@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from tidegate.cells.conv import Convolutional
 from trials.arms import Arm, Row, Task
 from trials.images import Part, digits
 from trials.network import Judged
-from trials.problem import VALIDATION, Batch, Drawn, Problem
+from trials.problem import Batch, Made, Problem
 
 SIDE, SHOWN = 12, 10
 
@@ -57,21 +56,19 @@ class Film(Judged):
 
 
 @dataclass(frozen=True)
-class Frames(Problem):
+class Frames(Made):
     """Cross-entropy of a place's brightness, nats, from the third frame on: two show where a digit is going."""
 
     about: ClassVar[str] = "a digit that moves over a torus"
+    judged: ClassVar[int] = 100
     figure: ClassVar[str] = "nats a place"
 
     @property
     def sizes(self) -> tuple[int, int]:
         return SIDE * SIDE, SIDE * SIDE
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch, part=digits()["train"]), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=100, part=digits()["valid"]), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:
+        return partial(draw, rows=rows, part=digits()[part])
 
     def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         if issubclass(cell, Convolutional):

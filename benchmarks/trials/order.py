@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trials.arms import Arm, Row, Task
-from trials.problem import VALIDATION, Batch, Drawn, Problem, one_hot, right_classes
+from trials.problem import Batch, Made, one_hot, right_classes
 
 A, SYMBOLS = 4, 6
 
@@ -32,7 +31,7 @@ def draw(random: np.random.Generator, rows: int, length: int) -> Batch:
 
 
 @dataclass(frozen=True)
-class Order(Problem):
+class Order(Made):
     """The share of orders told right."""
 
     length: int = 50
@@ -46,11 +45,8 @@ class Order(Problem):
     def sizes(self) -> tuple[int, int]:
         return SYMBOLS, 4
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch, length=self.length), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=250, length=self.length), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows, length=self.length)
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:
         return F.cross_entropy(prediction, batch.y, reduction="sum"), len(batch.y)

@@ -147,6 +147,24 @@ class Problem(ABC):
         return min(figures) if self.better == "lower" else max(figures)
 
 
+@dataclass(frozen=True)
+class Made(Problem):
+    """A task whose batches are drawn anew at every step, to be judged by 2 that are always the same."""
+
+    judged: ClassVar[int] = 250
+    """Rows of each of the two."""
+
+    @abstractmethod
+    def source(self, part: str, rows: int) -> Callable[[np.random.Generator], Batch]:
+        """Return what draws batches of so many rows of the part "train" or "valid"."""
+
+    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
+        return self.drawn(self.source("train", self.batch), seed, most)
+
+    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
+        return Drawn(self.source("valid", self.judged), 2, VALIDATION)
+
+
 def tokens_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> tuple[Tensor, int]:
     """Return the summed cross-entropy of tokens `y` [B, T], and their number; below 0 is padding."""
     flat, truth = logits.flatten(0, -2), y.flatten()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from tidegate.cells import Elman
 from trials.arms import Arm, Check, Row, Task
-from trials.problem import VALIDATION, Batch, Drawn, Problem, one_hot, padded, tokens_loss
+from trials.problem import Batch, Made, one_hot, padded, tokens_loss
 from trials.verdict import best_of
 
 SYMBOLS = "BTPSXVE"
@@ -74,7 +73,7 @@ class OneStep(Elman):
 
 
 @dataclass(frozen=True)
-class Reber(Problem):
+class Reber(Made):
     """The share of strings of which every step is predicted right: what may follow is held likely, and nothing else.
 
     Hochreiter & Schmidhuber 1997 ask only that what may follow scores highest, where half of the strings are right by
@@ -93,13 +92,7 @@ class Reber(Problem):
     def sizes(self) -> tuple[int, int]:
         return len(SYMBOLS), len(SYMBOLS)
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(self._draws(self.batch), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(self._draws(250), 2, VALIDATION)
-
-    def _draws(self, rows: int) -> partial[Batch]:
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are of one grammar
         return partial(draw, rows=rows, depth=self.depth, inner=self.inner)
 
     def loss(self, batch: Batch, prediction: Tensor) -> tuple[Tensor, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from tidegate.cells import Cell
 from tidegate.nn.seq2seq import SCHEDULES
 from trials.arms import Arm, Row, Task
 from trials.network import Judged
-from trials.problem import VALIDATION, Batch, Drawn, Problem, padded, tokens_loss
+from trials.problem import Batch, Made, Problem, padded, tokens_loss
 
 BEGIN, END, FIRST, SYMBOLS = 0, 1, 2, 10
 
@@ -58,12 +57,13 @@ class Translator(Judged):
 
 
 @dataclass(frozen=True)
-class Reversal(Problem):
+class Reversal(Made):
     """The share of sequences that come out whole (greedy decoding is right where every step given the truth is)."""
 
     longest: int = 20
 
     about: ClassVar[str] = "reversal"
+    judged: ClassVar[int] = 100
     figure: ClassVar[str] = "sequences right"
     better: ClassVar[Literal["lower", "higher"]] = "higher"
 
@@ -71,11 +71,8 @@ class Reversal(Problem):
     def sizes(self) -> tuple[int, int]:
         return 16, FIRST + SYMBOLS
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch, longest=self.longest), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=100, longest=self.longest), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows, longest=self.longest)
 
     def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         width, tokens = self.sizes

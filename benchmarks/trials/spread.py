@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from tidegate.cells import Cell
 from tidegate.tasks.readings import Continuous
 from trials.arms import Arm, Row, Task
 from trials.network import Network
-from trials.problem import VALIDATION, Batch, Drawn, Problem
+from trials.problem import Batch, Made, Problem
 
 STEPS, MEMORY, DEGREES = 60, 0.8, 4
 
@@ -53,7 +52,7 @@ class Forecaster(Network):
 
 
 @dataclass(frozen=True)
-class Spread(Problem):
+class Spread(Made):
     """−ln f(y) of a number, nats."""
 
     about: ClassVar[str] = "a series whose noise grows and shrinks"
@@ -64,11 +63,8 @@ class Spread(Problem):
     def sizes(self) -> tuple[int, int]:
         return 1, 1
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=250), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows)
 
     def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         layer = tg.nn.Recurrent(cell(1, hidden, **inside))

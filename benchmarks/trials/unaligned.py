@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from tidegate.cells import Cell
 from tidegate.tasks.ctc import best_path, ctc_loss
 from trials.arms import Arm, Row, Task
 from trials.network import Network
-from trials.problem import VALIDATION, Batch, Drawn, Problem, padded, tokens_loss
+from trials.problem import Batch, Made, padded, tokens_loss
 
 SYMBOLS, STEPS = 5, 40
 """Symbols are 1 … 5; 0 is the blank."""
@@ -62,7 +61,7 @@ class Even(Network):
 
 
 @dataclass(frozen=True)
-class Unaligned(Problem):
+class Unaligned(Made):
     """Edits that the best path needs to be the target, for each of its symbols."""
 
     about: ClassVar[str] = "symbols in noise, their places unknown"
@@ -73,11 +72,8 @@ class Unaligned(Problem):
     def sizes(self) -> tuple[int, int]:
         return SYMBOLS, SYMBOLS + 1
 
-    def train(self, seed: int, data: Path, most: int | None) -> Drawn:  # noqa: ARG002 - drawn, not read
-        return self.drawn(partial(draw, rows=self.batch), seed, most)
-
-    def valid(self, data: Path, most: int | None) -> Drawn:  # noqa: ARG002
-        return Drawn(partial(draw, rows=250), 2, VALIDATION)
+    def source(self, part: str, rows: int) -> partial[Batch]:  # noqa: ARG002 - both parts are alike
+        return partial(draw, rows=rows)
 
     def network(self, cell: type[Cell], hidden: int, inside: dict[str, Any], around: dict[str, Any]) -> nn.Module:
         layer = tg.nn.Recurrent(cell(SYMBOLS, hidden, **inside), bidirectional=True)

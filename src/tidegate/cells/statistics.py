@@ -18,10 +18,9 @@ class StepStatistics(nn.Module):
     there on: the mean of what they show moves it.
 
     Source: Cooijmans et al. 2016 (1603.09025), equation 3 and section 3. Deviation: the paper's last stored step is
-    the longest sequence seen in training; here `steps` says which it is. Its statistics for
-    evaluation are those of the whole training part, here running means. Steps are counted from a run's first, across
-    `resets`. Where a single row runs, which has
-    no variance, the stored statistics are used in training, too.
+    the longest sequence seen in training; here `steps` says which it is. Its statistics for evaluation are those
+    of the whole training part, here running means. Steps are counted from a run's first, across `resets`. Where a
+    single row runs, which has no variance, the stored statistics are used in training, too.
     """
 
     mean: Tensor
