@@ -49,7 +49,7 @@ class Batch:
     @classmethod
     def of(cls, rows: int, steps: int, lengths: Tensor | None) -> Batch:
         if lengths is None:
-            return _full(rows, steps)
+            return _full(rows, steps, blocks_of(rows))
         longest = torch.sort(lengths, descending=True, stable=True)
         later = torch.arange(steps + 1, device=lengths.device)
         active = rows - torch.searchsorted(longest.values.flip(0).contiguous(), later, right=True)
@@ -69,10 +69,16 @@ class Batch:
 
 
 @lru_cache(maxsize=64)
-def _full(rows: int, steps: int) -> Batch:
+def _full(rows: int, steps: int, blocks: int) -> Batch:
+    """Return a batch of full rows, each block's side by side in memory.
+
+    A core reads ahead of what it reads and writes: of every other row, it would take the lines that another works on.
+    """
     active = torch.full((steps + 1,), rows, device="cpu")
     active[steps] = 0
-    return Batch(rows, steps, torch.arange(rows, device="cpu"), active, 0, steps)
+    dealt = torch.arange(rows, device="cpu") % max(blocks, 1)
+    order = torch.argsort(torch.argsort(dealt, stable=True))
+    return Batch(rows, steps, order, active, 0, steps)
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,16 @@ class Passes:
             with steps(b, INDEX(0), at.rows, 1) as row:
                 index = b.load(b.gep(table, [row.counter], source_etype=INDEX), align=8, typ=INDEX)
                 end = b.add(units, INDEX(self.lanes.count - 1))
-                with steps(b, INDEX(0), end, self.lanes.count) as vector:
+                sums = [self._sums(node, row.counter) for node in stage.reductions]
+                begun = [self.lanes.load(place) for place in sums]
+                with steps(b, INDEX(0), end, self.lanes.count, begun) as vector:
                     unit = b.add(first, vector.counter)
                     real = b.sub(width, unit)
                     whole = b.icmp_signed(">=", real, INDEX(self.lanes.count))
                     here = Here(row.counter, index, unit, self.lanes.first(real), whole)
-                    _Body(self, stage, at, here, vector.counter).emit()
+                    vector.following = _Body(self, stage, at, here, vector.counter).emit(vector.carried)
+                for place, total in zip(sums, vector.carried, strict=True):
+                    self.lanes.store(total, place)
         for node in stage.reductions:
             with steps(b, INDEX(0), at.rows, 1) as row:
                 sums = self.lanes.load(self._sums(node, row.counter))
@@ -130,12 +134,11 @@ class Passes:
         base = self.scratch(("kept", self.numbers[node], Size(node.width)))
         return after(self.lanes, strided(self.lanes, base, row, self.stride(node)), unit)
 
-    def sum_into(self, node: Node, here: Here, value: ir.Value) -> None:
-        """Add a vector to a reduction."""
-        place = self._sums(node, here.row)
+    def joined(self, node: Node, here: Here, total: ir.Value, value: ir.Value) -> ir.Value:
+        """Return a reduction so far with one vector more."""
         kept = self.lanes.select(here.mask, value, self._neutral(node))
         join = self.lanes.add if node.op == "sum" else self.lanes.maximum
-        self.lanes.store(join(self.lanes.load(place), kept), place)
+        return join(total, kept)
 
     def _sums(self, node: Node, row: ir.Value) -> ir.Value:
         base = self.scratch(("sums", self.numbers[node], self.lanes.count))
@@ -231,21 +234,25 @@ class _Body:
         self.values: dict[Node, ir.Value] = {}
         self.writes: list[tuple[ir.Value, ir.Value, bool]] = []
 
-    def emit(self) -> None:
+    def emit(self, sums: Sequence[ir.Value]) -> list[ir.Value]:
+        """Write it; return the stage's reductions, which were `sums` before, with this vector."""
         for node in self.stage.products:
             first = self.builder.sub(self.here.unit, self.in_block)
             place = self.p.tile(node, self.at, self.here.row, first, self.in_block)
             self.values[node] = self.lanes.load(place)
         for node in self.stage.nodes:
             self.values[node] = self._compute(node)
-        for node in self.stage.reductions:
-            self.p.sum_into(node, self.here, self._number(node.inputs[0]))
+        added = [
+            self.p.joined(node, self.here, total, self._number(node.inputs[0]))
+            for node, total in zip(self.stage.reductions, sums, strict=True)
+        ]
         for node in self.stage.kept:
             if node.op not in REDUCTIONS:
                 self.lanes.store(self._number(node), self.p.kept(node, self.here.row, self.here.unit))
         for node, target in self.stage.stores:
             self._store(self._number(node), target, node.width)
         self._finish()
+        return added
 
     def _compute(self, node: Node) -> ir.Value:
         lanes = self.lanes
