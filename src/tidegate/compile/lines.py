@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from tidegate.compile import memory
 from tidegate.compile.llvm import amx, lines, threads, windows
 from tidegate.compile.llvm.amx import PANEL, ROWS
 from tidegate.compile.llvm.host import Target
-from tidegate.compile.loop import MOST_FORMS, REALS, Batch, saved_begins
-from tidegate.compile.program import Outer, Program
+from tidegate.compile.loop import MOST_FORMS, REALS, Batch, Buffers, saved_begins
+from tidegate.compile.program import Program
+from tidegate.compile.windows import Place, line_width, shapes_of, tile_matrices, windows_of
 
 FEW_LINES, FEW = 1024, 1 << 24
 """Up to so many lines and multiplications, what calling torch for each matrix costs is worth sparing."""
@@ -38,22 +39,8 @@ MOST_ROWS = 256
 """The highest part of a result: what is torn for it fits into the second cache."""
 
 
+_IN_ORDER = torch.arange(AT_ONCE, device="cpu")
 _FIELD = {field: place for place, field in enumerate(windows.FIELDS)}
-
-Buffers: TypeAlias = Mapping[tuple[str, int | str], Tensor]
-
-Place: TypeAlias = tuple[str, int | str, int, int]
-"""Some units of a buffer, a line for each row of each step: its kind and name, the first unit, and how many."""
-
-
-class _Window(NamedTuple):
-    """A product's share of a matrix's gradient: where P and Q stand, and which part of the matrix they make."""
-
-    first: Place
-    second: Place
-    matrix: int
-    row: int
-    column: int
 
 
 class _Table(NamedTuple):
@@ -77,7 +64,7 @@ class MatrixGradients:
         self._saved = saved
         self._target = target
         self._dtype = dtype
-        self._windows = [_window(outer) for outer in program.outers]
+        self._windows = windows_of(program)
         self._tables: dict[tuple[int, int, int, int], _Table] = {}
 
     def stretch(self, rows: int, steps: int) -> int:
@@ -107,8 +94,7 @@ class MatrixGradients:
 
     @cached_property
     def _shapes(self) -> list[torch.Size]:
-        traced = self._program.traced
-        return list(traced.shapes[len(traced.vectors) :])
+        return shapes_of(self._program)
 
     @cached_property
     def _numbers(self) -> int:
@@ -116,11 +102,7 @@ class MatrixGradients:
 
     @cached_property
     def _whole(self) -> bool:
-        """Whether the windows tile their matrices: each number is of one window."""
-        covered = [torch.zeros(shape, dtype=torch.int32, device="cpu") for shape in self._shapes]
-        for w in self._windows:
-            covered[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]] += 1
-        return all(bool((each == 1).all()) for each in covered)
+        return tile_matrices(self._windows, self._shapes)
 
     def _by_windows(self, buffers: Buffers, saved: Tensor, batch: Batch, several: int) -> list[Tensor]:
         key = (batch.rows, batch.steps, batch.whole, several)
@@ -184,17 +166,9 @@ class MatrixGradients:
 
     def _stands(self, place: Place, begins: Sequence[int]) -> tuple[tuple[str, int | str], int, int]:
         """Return in which buffer something stands, from which number on, and how wide the buffer's lines are."""
-        kind, name, offset, width = place
-        if kind == "saved":
-            return (kind, name), begins[int(name)], width
-        whole = self._program.outer_width if kind == "outer" else self._program.traced.widths[str(name)]
-        return (kind, name), offset, whole
-
-
-def _window(outer: Outer) -> _Window:
-    f, gradient = outer.factor, (outer.kind, outer.name, outer.offset, outer.width)
-    first, second = (gradient, outer.left) if f.turned else (outer.left, gradient)
-    return _Window(first, second, f.matrix, f.row, f.column)
+        kind, name, offset, _ = place
+        begin = begins[int(name)] if kind == "saved" else offset
+        return (kind, name), begin, line_width(self._program, place, self._saved)
 
 
 def sum_lines(first: Tensor, second: Tensor, out: Tensor, target: Target, parts: int) -> None:
@@ -234,6 +208,7 @@ def _by_tiles(first: Tensor, second: Tensor, out: Tensor | None, target: Target,
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
         "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.stride(0),
         "scratch": memory.aligned(own), "scratch_numbers": each, "tile_numbers": tile_numbers, "at_once": AT_ONCE,
+        "in_order": _IN_ORDER.data_ptr(),
     }  # fmt: skip
     argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
     threads.run(entry, argument.buffer_info()[0], workers)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ MOST_FORMS = 64
 # Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the caches' ways. In
 # the first cache, 4 KB a way, that is 320 bytes apart, in the second, 32 to 128 KB a way, 8.5 KB.
 APART = 2128
+
+Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tidegate.compile.lines import MatrixGradients
-from tidegate.compile.llvm import amx
+from tidegate.compile.llvm import amx, own_lines
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import REALS, Batch, Loop, blocks_of, saved_size
+from tidegate.compile.loop import REALS, Batch, Buffers, Loop, blocks_of, saved_size
 from tidegate.compile.memory import blank, leased, zeros
+from tidegate.compile.own_sums import OwnSums
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
 
@@ -30,8 +31,6 @@ _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 
 TIMED = ("step", "step_gradient", "out_gradient", "resets")
 """The kinds of buffers that have an entry for each step, apart from those that a stretch has of its own."""
-
-Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
 
 
 def by_tiles(target: Target, dtype: torch.dtype, rows: int) -> bool:
@@ -95,6 +94,12 @@ class Native:
     def reverse_tiles(self) -> Loop:
         return self._reverse(tiles=self.parts)
 
+    @cached_property
+    def reverse_summing(self) -> Loop:
+        """`reverse_tiles` whose threads add up the matrices' gradients, too."""
+        own_lines.compiled(self.target, self.parts)
+        return self._reverse(tiles=self.parts, own=True)
+
     def _reverse(self, **options: Any) -> Loop:
         saved = {node: number for number, node in enumerate(self.program.saved)}
         return self._loop(
@@ -125,6 +130,10 @@ class Native:
     @cached_property
     def _matrix_gradients(self) -> MatrixGradients:
         return MatrixGradients(self.program, self._saved, self.target, self.dtype, self.parts)
+
+    @cached_property
+    def _own_sums(self) -> OwnSums:
+        return OwnSums(self.program, self._saved, self.parts)
 
     @cached_property
     def _names(self) -> list[str]:
@@ -192,7 +201,13 @@ class Native:
             buffers["step_gradient", name] = gradient
         shares = to_vectors.split_with_sizes(sizes, 1)
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
-        to_matrices = self._reverse_in_stretches(Batch.of(count, length, lengths), matrices, buffers, saved, ragged)
+        batch, blocks = Batch.of(count, length, lengths), blocks_of(count)
+        if self._by_tiles(count) and self._own_sums.fit(blocks):
+            told = self._own_sums.begin(buffers, saved, length, count, blocks)
+            self.reverse_summing.run(batch, matrices, buffers | told, blocks, saved)
+            to_matrices = self._own_sums.matrices(told)
+        else:
+            to_matrices = self._reverse_in_stretches(batch, matrices, buffers, saved, ragged)
         summed = to_vectors[0] if len(to_vectors) == 1 else to_vectors.sum(0)
         sums = summed.split_with_sizes(sizes)
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]

@@ -183,20 +183,24 @@ def store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, ap
     """Write two vectors as pairs of bfloat16: the first parts to `place`, the others `apart` numbers behind."""
     for part in range(parts):
         # What is left after two parts has eight bits, which need no rounding.
-        first, second = (_leading(lanes, x, rounded=part < 2) for x in (low, high))
+        first, second = (_leading(lanes, x, rounded=part < 2, alone=parts == 1) for x in (low, high))
         pair = lanes.builder.or_(lanes.builder.lshr(first, lanes.bits(16)), second)
         lanes.store(lanes.from_bits(pair), after(lanes, place, INDEX(part * apart)))
         if part < parts - 1:
             low, high = lanes.sub(low, lanes.from_bits(first)), lanes.sub(high, lanes.from_bits(second))
 
 
-def _leading(lanes: Lanes, x: ir.Value, *, rounded: bool) -> ir.Value:
-    """Return the bits of x to eight significant ones, the others 0."""
+def _leading(lanes: Lanes, x: ir.Value, *, rounded: bool, alone: bool) -> ir.Value:
+    """Return the bits of x to eight significant ones, the others 0.
+
+    Rounded, some NaNs overflow, or lose what makes them one. Where other parts follow, the last one, which is not
+    rounded, is NaN then, and so is each product's sum; where it stands `alone` it must be kept.
+    """
     bits = lanes.to_bits(x)
     if rounded:
-        # Rounded, some NaNs would overflow, or lose what makes them one.
+        up = lanes.builder.add(bits, lanes.bits(1 << 15))
         quiet = lanes.builder.or_(bits, lanes.bits(1 << 22))
-        bits = lanes.select(lanes.is_nan(x), quiet, lanes.builder.add(bits, lanes.bits(1 << 15)))
+        bits = lanes.select(lanes.is_nan(x), quiet, up) if alone else up
     return lanes.builder.and_(bits, lanes.bits(0xFFFF0000))
 
 

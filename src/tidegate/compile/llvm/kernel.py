@@ -14,6 +14,7 @@ from tidegate.compile.llvm.direct import define_direct
 from tidegate.compile.llvm.frame import Frame, Name, Size, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.own_lines import OwnLines
 from tidegate.compile.llvm.panels import declare_pack, declare_product
 from tidegate.compile.llvm.passes import Moment, Passes, Products
 from tidegate.compile.llvm.subnormal import Flushed
@@ -56,11 +57,13 @@ def emit(
     backward: bool = False,
     direct: bool = False,
     tiles: int = 0,
+    own: bool = False,
 ) -> Kernel:
     """Write a plan over states of the given widths for `target`, in numbers of type `real`.
 
     Where it is `direct`, products take matrices as they stand, and nothing is packed: best for few rows and steps.
     With `tiles` they are those of the matrix unit, which `target` has, in so many parts: best for many rows.
+    Backward, threads then may add up matrices' gradients from lines of their `own`, see `OwnLines`.
     """
     module = ir.Module("recurrence")
     module.triple = target.triple
@@ -78,7 +81,9 @@ def emit(
         else:
             products = Products(declare_product(module, real, target))
         first = []
-    writer = _Writer(module, plan, states, real, lanes, products, outputs, partial, saved or {}, first)
+    writer = _Writer(
+        module, plan, states, real, lanes, products, outputs, partial, saved or {}, first, tiles if own else 0
+    )
     (writer.backward if backward else writer.forward)()
     return Kernel(str(module), tuple(writer.frame.names), prepare_slots, tuple(writer.places), len(first), tiles)
 
@@ -138,6 +143,7 @@ class _Writer:
         partial: frozenset[tuple[str, int | str]],
         saved: Mapping[Node, int],
         first: Sequence[Name],
+        parts: int,
     ) -> None:
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
         self.frame = Frame(function, first)
@@ -152,7 +158,9 @@ class _Writer:
         self.states = states
         self.partial = partial
         self.places: dict[Name, ir.Value] = {}
-        self.passes = Passes(self.lanes, self.frame, plan, states, products, self.scratch, outputs, partial, saved)
+        self._lines = OwnLines(self.lanes, self.frame, thread, parts) if parts else None
+        given = outputs, partial, saved, self._lines
+        self.passes = Passes(self.lanes, self.frame, plan, states, products, self.scratch, *given)
 
     def scratch(self, name: Name) -> ir.Value:
         """Return where a buffer of this thread begins."""
@@ -183,23 +191,38 @@ class _Writer:
         b = self.builder
         with self._blocks() as (item, count, table):
             current, following = self._both_states()
-            length = self.frame.index("steps")
-            with steps(b, INDEX(0), length, 1, [*current, *following]) as turn:
-                now, then = turn.carried[: len(self.states)], turn.carried[len(self.states) :]
+            length, states = self.frame.index("steps"), len(self.states)
+            with steps(b, INDEX(0), length, 1, [*current, *following, INDEX(0)]) as turn:
+                now, then, line = turn.carried[:states], turn.carried[states:-1], turn.carried[-1]
                 later = b.sub(length, turn.counter)
                 time = b.sub(later, INDEX(1))
                 rows = self._running(time, item)
                 for index, _ in enumerate(self.states):
                     self._copy(index, "final", now[index], self._running(later, item), rows, table, load=True)
                 self._clear_partial(then, rows, table)
-                self._stages(item, time, rows, INDEX(0), now, then, table)
+                if self._lines:
+                    line = self._note(self._lines, line, rows, item, time, table)
+                self._stages(item, time, rows, line, now, then, table)
                 self._reset_gradient(then, rows, table, time)
-                turn.following = [*then, *now]
+                turn.following = [*then, *now, b.add(line, rows)]
+            if self._lines:
+                self._lines.end(turn.carried[-1], item)
             running = self._running(INDEX(0), item)
             for index, _ in enumerate(self.states):
                 last = turn.carried[index]
                 self._copy(index, "final", last, running, count, table, load=True)
                 self._copy(index, "initial", last, INDEX(0), count, table, load=False)
+
+    def _note(
+        self, lines: OwnLines, before: ir.Value, rows: ir.Value, item: ir.Value, time: ir.Value, table: ir.Value
+    ) -> ir.Value:
+        """Note the lines of a step's rows; return how many lines there are before them."""
+        b = self.builder
+        count = lines.room(before, rows, item)
+        first = b.mul(time, self.frame.index("rows"))
+        with self._rows(INDEX(0), rows, table) as (row, number):
+            lines.note(count, row, b.add(first, number))
+        return count
 
     @contextmanager
     def _blocks(self) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:

@@ -25,6 +25,7 @@ def kernel(plan: Plan, states: Sequence[int], target: Target, real: str, **optio
         options.get("backward", False),
         options.get("direct", False),
         options.get("tiles", 0),
+        options.get("own", False),
     )
     text = json.dumps([fixed, sorted(options["outputs"].items()), described])
     found = written(text, lambda: _dump(emit(plan, states, target, real, **options), sizes))

@@ -21,11 +21,11 @@ ENTRY = "sum_lines"
 
 SLOTS = (
     "threads", "taken", "shares", "high", "rows", "columns", "lines", "first", "first_stride", "second",
-    "second_stride", "result", "result_stride", "scratch", "scratch_numbers", "tile_numbers", "at_once",
+    "second_stride", "result", "result_stride", "scratch", "scratch_numbers", "tile_numbers", "at_once", "in_order",
 )  # fmt: skip
 """What stands in the argument of `sum_lines`, in order."""
 
-_TEAR = [POINTER, INDEX, INDEX, INDEX, POINTER, INDEX]
+_TEAR = [POINTER, POINTER, INDEX, INDEX, INDEX, POINTER, INDEX]
 
 
 @cache
@@ -35,7 +35,8 @@ def compiled(target: Target, parts: int) -> int:
     Threads take shares of the result, `high` of its `rows`, of which there are so many `shares`. P [lines, rows] and
     Q [lines, columns] have unit stride over columns; the result is written to whole tiles, 16 rows and 32 columns.
     `at_once` lines are torn at a time, a multiple of 32; a thread has `scratch_numbers`, of which `tile_numbers` for P.
-    `threads` and `taken` are counters, which begin at 0. Lines are added in their order, whatever the shares are.
+    `in_order` are the numbers 0, 1, … below `at_once`; `threads` and `taken` counters, from 0. Lines are added
+    in their order, whatever the shares are.
     """
     amx.compiled(target, parts)
     text = written(f"lines of float in {parts}", lambda: str(_module(target, parts)))
@@ -46,7 +47,7 @@ def _module(target: Target, parts: int) -> ir.Module:
     module = ir.Module(f"lines of float in {parts}")
     module.triple = target.triple
     product = amx.declare_tile_product(module, parts)
-    turn, take = _define_turning(module, parts), _define_taking(module, parts)
+    turn, take = define_turning(module, parts), define_taking(module, parts)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
     frame = Frame(function, [(slot,) for slot in SLOTS])
     _Writer(frame, parts, turn, take, product).write()
@@ -91,8 +92,9 @@ class _Writer:
                 strided(lanes, frame.pointer(name), line, frame.index(f"{name}_stride")) for name in ("first", "second")
             )
             first = after(lanes, first, top)
-            b.call(self.turn, [first, frame.index("first_stride"), depth, high, tiles, INDEX(0)])
-            b.call(self.take, [second, frame.index("second_stride"), depth, columns, panels, panel_stride])
+            order = frame.pointer("in_order")
+            b.call(self.turn, [first, order, frame.index("first_stride"), depth, high, tiles, INDEX(0)])
+            b.call(self.take, [second, order, frame.index("second_stride"), depth, columns, panels, panel_stride])
             adds = b.icmp_signed(">", line, INDEX(0))
             right = [panels, panel_stride, blocks(b, columns, PANEL)]
             b.call(self.product, [high, depth, tiles, *right, corner, stride, INDEX(PANEL), adds])
@@ -101,20 +103,24 @@ class _Writer:
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
 
-def _define_turning(module: ir.Module, parts: int) -> ir.Function:
-    """Define `void turn(float* P, i64 stride, i64 lines, i64 columns, void* tiles, …)`: Pᵀ torn as `split` does it."""
-    function = define(module, "turn", _TEAR, pointers=(0, 4))
+def define_turning(module: ir.Module, parts: int) -> ir.Function:
+    """Define `void turn(float* P, i64* positions, i64 stride, i64 lines, i64 columns, void* tiles, …)`.
+
+    It tears Pᵀ as `split` does. Line number l stands `positions[l]` strides from P on; `positions` are read up to whole
+    tiles.
+    """
+    function = define(module, "turn", _TEAR, pointers=(0, 1, 5))
     function.attributes.add("noinline")
-    source, stride, lines, columns, tiles, _ = function.args
+    source, positions, stride, lines, columns, tiles, _ = function.args
     lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     b = lanes.builder
     deep = blocks(b, lines, DEEP)
     with steps(b, INDEX(0), deep, 1) as block, steps(b, INDEX(0), blocks(b, columns, ROWS), 1) as group:
         column, line = b.mul(group.counter, INDEX(ROWS)), b.mul(block.counter, INDEX(DEEP))
-        corner = after(lanes, strided(lanes, source, line, stride), column)
+        corner, at = after(lanes, source, column), b.gep(positions, [line], source_etype=INDEX)
         left = [b.sub(columns, column), b.sub(lines, line)]
         halves = [
-            transposed(lanes, [_read(lanes, corner, stride, k, *left) for k in range(begin, begin + LANES)])
+            transposed(lanes, [_read(lanes, corner, at, stride, k, *left) for k in range(begin, begin + LANES)])
             for begin in (0, LANES)
         ]
         number = b.add(b.mul(group.counter, deep), block.counter)
@@ -125,38 +131,41 @@ def _define_turning(module: ir.Module, parts: int) -> ir.Function:
     return function
 
 
-def _define_taking(module: ir.Module, parts: int) -> ir.Function:
-    """Define `void take(float* Q, i64 stride, i64 lines, i64 columns, void* panels, i64 panel_stride)`.
+def define_taking(module: ir.Module, parts: int) -> ir.Function:
+    """Define `void take(float* Q, i64* positions, i64 stride, i64 lines, i64 columns, void* panels, i64 panel_stride)`.
 
-    It makes what `tile_pack` makes, of a matrix whose lines have unit stride.
+    It makes what `tile_pack` makes, of a matrix whose lines have unit stride, and stand as `turn` has them.
     """
-    function = define(module, "take", _TEAR, pointers=(0, 4))
+    function = define(module, "take", _TEAR, pointers=(0, 1, 5))
     function.attributes.add("noinline")
-    source, stride, lines, columns, panels, panel_stride = function.args
+    source, positions, stride, lines, columns, panels, panel_stride = function.args
     lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     b = lanes.builder
     with steps(b, INDEX(0), blocks(b, lines, DEEP), 1) as block, steps(b, INDEX(0), INDEX(ROWS), 1) as row:
         line = b.add(b.mul(block.counter, INDEX(DEEP)), row.counter)
-        begin, left = strided(lanes, source, line, stride), b.sub(lines, line)
+        at, left = b.gep(positions, [line], source_etype=INDEX), b.sub(lines, line)
         tile = strided(lanes, panels, block.counter, INDEX(2 * parts * TILE))
         target = strided(lanes, tile, row.counter, INDEX(LANES))
-        with steps(b, INDEX(0), blocks(b, columns, PANEL), 1, [begin, target]) as panel:
+        with steps(b, INDEX(0), blocks(b, columns, PANEL), 1, [source, target]) as panel:
             corner, place = panel.carried
             panel.following = [after(lanes, corner, INDEX(PANEL)), after(lanes, place, panel_stride)]
             rest = b.sub(columns, b.mul(panel.counter, INDEX(PANEL)))
             for half in range(2):
                 here = after(lanes, corner, INDEX(half * LANES))
                 wide = b.sub(rest, INDEX(half * LANES))
-                low, high = (_read(lanes, here, stride, k, wide, left) for k in (0, LANES))
+                low, high = (_read(lanes, here, at, stride, k, wide, left) for k in (0, LANES))
                 amx.store_parts(lanes, low, high, after(lanes, place, INDEX(half * TILE)), 2 * TILE, parts)
     b.ret_void()
     return function
 
 
-def _read(lanes: Lanes, corner: ir.Value, stride: ir.Value, line: int, columns: ir.Value, lines: ir.Value) -> ir.Value:
+def _read(
+    lanes: Lanes, corner: ir.Value, positions: ir.Value, stride: ir.Value, line: int, columns: ir.Value, lines: ir.Value
+) -> ir.Value:
     """Return what stands in a line, zeros beyond so many columns and lines; the next tile's line will be near."""
-    inside = lanes.builder.icmp_signed(">", lines, INDEX(line))
-    mask = lanes.first(lanes.builder.select(inside, columns, INDEX(0)))
-    place = strided(lanes, corner, INDEX(line), stride)
+    b = lanes.builder
+    mask = lanes.first(b.select(b.icmp_signed(">", lines, INDEX(line)), columns, INDEX(0)))
+    position = b.load(b.gep(positions, [INDEX(line)], source_etype=INDEX), align=8, typ=INDEX)
+    place = strided(lanes, corner, position, stride)
     lanes.prefetch(strided(lanes, place, INDEX(DEEP), stride), write=False)
     return lanes.masked_load(place, mask)

@@ -13,6 +13,7 @@ from tidegate.compile.llvm.ahead import Ahead
 from tidegate.compile.llvm.elementary import FUNCTIONS
 from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
+from tidegate.compile.llvm.own_lines import OwnLines
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan, Stage, Target
 
@@ -35,7 +36,7 @@ class Products:
 class Moment:
     """Where in the sequence code stands: which step, how many rows are running, which states.
 
-    `line` is where the first row's line stands among those computed ahead.
+    `line` is where the first row's line stands among those computed ahead, or, backward, among the thread's own.
     """
 
     item: ir.Value
@@ -61,7 +62,8 @@ class Passes:
     """Writes the stages of one plan. `scratch` gives the address of a buffer of the thread's own, by name.
 
     `outputs`: the buffer of what a state gives out (forward), or of its gradient (backward). `partial` are the targets
-    whose windows overlap or leave gaps: they start from zero and are added to. `saved` nodes are read, by number.
+    whose windows overlap or leave gaps: they start from zero and are added to. `saved` nodes are read, by number. Where
+    a thread has lines of its `own`, it keeps there what would go to the buffer `outer`.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Passes:
         outputs: Mapping[int, tuple[str, int]],
         partial: frozenset[tuple[str, int | str]],
         saved: Mapping[Node, int],
+        own: OwnLines | None = None,
     ) -> None:
         self.lanes = lanes
         self.builder = lanes.builder
@@ -86,6 +89,7 @@ class Passes:
         self.outputs = outputs
         self.partial = partial
         self.saved = saved
+        self.own = own
         self.numbers = {node: number for number, node in enumerate(plan.scratch)}
         self.ahead = Ahead(lanes, frame, plan, scratch)
         rows = [v for node in plan.products for term, v in self._late(node)]
@@ -209,15 +213,17 @@ class Passes:
     def _row_stride(self, v: Node) -> ir.Value:
         return self.stride(v) if v in self.numbers else self.frame.index("state_stride", v.attributes[0])
 
-    def outside(self, kind: str, name: int | str, here: Here, time: ir.Value, item: ir.Value) -> ir.Value:
+    def outside(self, kind: str, name: int | str, here: Here, at: Moment) -> ir.Value:
         """Return where a row of one of the caller's buffers begins, at this step."""
+        if kind == "outer" and self.own:
+            return self.own.line(at.line, here.row, name)
         base = self.frame.pointer("buffer", kind, name)
         if kind == "shared":
             return base
-        at = item if kind == "shared_gradient" else here.index
-        row = strided(self.lanes, base, at, self.frame.index("row_stride", kind, name))
+        number = at.item if kind == "shared_gradient" else here.index
+        row = strided(self.lanes, base, number, self.frame.index("row_stride", kind, name))
         still = kind in ("row", "shared_gradient")
-        return row if still else strided(self.lanes, row, time, self.frame.index("step_stride", kind, name))
+        return row if still else strided(self.lanes, row, at.time, self.frame.index("step_stride", kind, name))
 
 
 class _Body:
@@ -329,7 +335,7 @@ class _Body:
         return (node.op, name, offset)
 
     def _outside(self, kind: str, name: int | str, offset: int, unit: ir.Value, wide: bool) -> ir.Value:
-        row = self.p.outside(kind, name, self.here, self.at.time, self.at.item)
+        row = self.p.outside(kind, name, self.here, self.at)
         place = after(self.lanes, row, self.builder.add(unit, self.p.frame.number(offset)))
         if wide and kind in ("step", "out_gradient", "saved"):
             self._prefetch(kind, name, place, write=False)
@@ -368,9 +374,9 @@ class _Body:
             self._put(value, kind, name, offset, added or kind == "shared_gradient")
 
     def _put(self, value: ir.Value, kind: str, name: int | str, offset: int, added: bool) -> None:
-        row = self.p.outside(kind, name, self.here, self.at.time, self.at.item)
+        row = self.p.outside(kind, name, self.here, self.at)
         place = after(self.lanes, row, self.builder.add(self.here.unit, self.p.frame.number(offset)))
-        if kind in ("saved", "out", "step_gradient", "outer"):
+        if kind in ("saved", "out", "step_gradient") or (kind == "outer" and not self.p.own):
             self._prefetch(kind, name, place, write=True)
         self._write(value, place, added, padded=False)
 

@@ -1,0 +1,151 @@
+"""Sums over lines, Pᵀ Q, that a thread adds up while it runs backward, on the matrix unit, as IR.
+
+A line is a row at a step. A thread adds up the lines of its own rows, some steps at a time, while what is multiplied
+there is in its core's cache; what the blocks of rows come to is added in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from llvmlite import ir
+
+from tidegate.compile.llvm import amx
+from tidegate.compile.llvm.amx import DEEP, LANES, PANEL, TILE
+from tidegate.compile.llvm.engine import share
+from tidegate.compile.llvm.frame import Frame
+from tidegate.compile.llvm.host import Target
+from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.lines import define_taking, define_turning
+from tidegate.compile.llvm.panels import define
+from tidegate.compile.llvm.texts import written
+from tidegate.compile.llvm.tile import after, blocks, steps, strided
+
+MOST = 96
+"""So many lines are added at a time, a multiple of 32: with more, less stays in the cache."""
+
+NOTED = 2 * MOST
+"""How many float32 numbers the lines' positions take, at the beginning of a thread's memory."""
+
+HEAD = ("torn", "tears", "products", "in_order")
+"""What the table begins with: from which number of a thread's memory on things are torn, how many are torn and how
+many products are made of them, and the address of the numbers 0, 1, … up to `MOST`."""
+
+TEAR = ("address", "begin", "stride", "columns", "taken", "place")
+"""What it says of each thing torn: the address of line 0, or 0 for the lines in the thread's own memory, and the number
+it begins with there; how far lines are apart; how many columns; whether it is a product's second; where it is put."""
+
+PRODUCT = ("first", "groups", "second", "panels", "rows", "across", "sum", "stride")
+"""What it says of each product: where what it multiplies was put, and how many groups of 16 columns, or panels of 32,
+are left out there; how many rows and panels it has; where it is added, and how far lines are apart there."""
+
+_TAKES = [INDEX, POINTER, POINTER, POINTER]
+
+
+@cache
+def compiled(target: Target, parts: int) -> None:
+    """Compile what `declare` declares."""
+    amx.compiled(target, parts)
+    text = written(f"own lines of float in {parts}", lambda: str(_module(target, parts)))
+    share(text, {"add_lines": _shared(parts)}, target)
+
+
+def declare(module: ir.Module, parts: int) -> ir.Function:
+    """Declare `void add_lines(i64 lines, void* own, i64* table, float* sums)`.
+
+    It adds up to `MOST` lines to a block's sums. The positions of lines, as integers, begin the thread's `own` memory,
+    lines of its own follow after `NOTED` numbers; the table is an array of `HEAD`, and then of every `TEAR` and every
+    `PRODUCT`. Positions count lines of what stands elsewhere. The unit is ready, see `amx.Configured`.
+    """
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _TAKES), _shared(parts))
+
+
+def _shared(parts: int) -> str:
+    return f"tidegate_add_lines_{parts}"
+
+
+def _module(target: Target, parts: int) -> ir.Module:
+    module = ir.Module(f"own lines of float in {parts}")
+    module.triple = target.triple
+    product = amx.declare_tile_product(module, parts)
+    turn, take = define_turning(module, parts), define_taking(module, parts)
+    function = define(module, "add_lines", _TAKES, pointers=(1, 2, 3))
+    function.linkage = "external"
+    lines, own, table, sums = function.args
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
+    b = lanes.builder
+    head = _read(lanes, table, HEAD)
+    torn = after(lanes, own, head["torn"])
+    tears = b.gep(table, [INDEX(len(HEAD))], source_etype=INDEX)
+    products = b.gep(tears, [b.mul(head["tears"], INDEX(len(TEAR)))], source_etype=INDEX)
+    deep = blocks(b, lines, DEEP)
+    panel_stride = b.mul(deep, INDEX(2 * parts * TILE))
+    with steps(b, INDEX(0), head["tears"], 1) as each:
+        at = _read(lanes, b.gep(tears, [b.mul(each.counter, INDEX(len(TEAR)))], source_etype=INDEX), TEAR)
+        is_own = b.icmp_signed("==", at["address"], INDEX(0))
+        base = b.select(is_own, after(lanes, own, INDEX(NOTED)), b.inttoptr(at["address"], POINTER))
+        positions = b.select(is_own, b.inttoptr(head["in_order"], POINTER), own)
+        place = after(lanes, torn, at["place"])
+        what = [after(lanes, base, at["begin"]), positions, at["stride"], lines, at["columns"], place]
+        with b.if_else(b.icmp_signed("!=", at["taken"], INDEX(0))) as (second, first):
+            with second:
+                b.call(take, [*what, panel_stride])
+            with first:
+                b.call(turn, [*what, INDEX(0)])
+    with steps(b, INDEX(0), head["products"], 1) as each:
+        at = _read(lanes, b.gep(products, [b.mul(each.counter, INDEX(len(PRODUCT)))], source_etype=INDEX), PRODUCT)
+        group = b.mul(at["groups"], b.mul(deep, INDEX(parts * TILE)))
+        tiles = after(lanes, torn, b.add(at["first"], group))
+        panels = strided(lanes, after(lanes, torn, at["second"]), at["panels"], panel_stride)
+        right = [panels, panel_stride, at["across"]]
+        result = [after(lanes, sums, at["sum"]), at["stride"], INDEX(PANEL), ir.IntType(1)(True)]
+        b.call(product, [at["rows"], lines, tiles, *right, *result])
+    b.ret_void()
+    return module
+
+
+def _read(lanes: Lanes, record: ir.Value, fields: Sequence[str]) -> dict[str, ir.Value]:
+    b = lanes.builder
+    places = [b.gep(record, [INDEX(number)], source_etype=INDEX) for number, _ in enumerate(fields)]
+    return {field: b.load(place, align=8, typ=INDEX) for field, place in zip(fields, places, strict=True)}
+
+
+class OwnLines:
+    """In a kernel, the lines of the thread that runs it: `room` for a step's rows, `note` where they stand, `end`.
+
+    `thread` is the thread's number, known in the function's first block.
+    """
+
+    def __init__(self, lanes: Lanes, frame: Frame, thread: ir.Value, parts: int) -> None:
+        self._lanes = lanes
+        self._frame = frame
+        self._add = declare(lanes.builder.module, parts)
+        entry = Lanes(frame.builder, "float", LANES)
+        size = frame.index("row_stride", "own", 0)
+        self._own = strided(entry, frame.pointer("buffer", "own", 0), thread, size)
+
+    def room(self, count: ir.Value, rows: ir.Value, item: ir.Value) -> ir.Value:
+        """Add `count` lines up where so many rows more would not fit; return how many there are then."""
+        b = self._lanes.builder
+        full = b.icmp_signed(">", b.add(count, rows), INDEX(MOST))
+        with b.if_then(full):
+            self.end(count, item)
+        return b.select(full, INDEX(0), count)
+
+    def note(self, count: ir.Value, row: ir.Value, position: ir.Value) -> None:
+        """Note where the line of a row stands elsewhere; `count` lines were there before this step's."""
+        b = self._lanes.builder
+        b.store(position, b.gep(self._own, [b.add(count, row)], source_etype=INDEX), align=8)
+
+    def line(self, count: ir.Value, row: ir.Value, name: int | str) -> ir.Value:
+        """Return where the line of a row begins in the thread's own memory."""
+        lanes, stride = self._lanes, self._frame.index("row_stride", "outer", name)
+        begin = after(lanes, self._own, INDEX(NOTED))
+        return strided(lanes, begin, lanes.builder.add(count, row), stride)
+
+    def end(self, count: ir.Value, item: ir.Value) -> None:
+        """Add `count` lines to the sums of a block."""
+        frame = self._frame
+        sums = strided(self._lanes, frame.pointer("buffer", "sums", 0), item, frame.index("row_stride", "sums", 0))
+        self._lanes.builder.call(self._add, [count, self._own, frame.pointer("buffer", "table", 0), sums])

@@ -1,0 +1,118 @@
+"""Matrices' gradients that a kernel's threads add up themselves: what they are told, and what their sums come to."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from tidegate.compile import memory
+from tidegate.compile.llvm.amx import PANEL, ROWS, packed
+from tidegate.compile.llvm.own_lines import HEAD, MOST, NOTED, PRODUCT, TEAR
+from tidegate.compile.loop import Buffers, saved_begins
+from tidegate.compile.program import Program
+from tidegate.compile.windows import Place, line_width, shapes_of, tile_matrices, windows_of
+
+OWN_BYTES, MOST_BLOCKS = 1 << 19, 16
+"""A block's sums are at most so large, to stay in the second cache, and there are at most so many blocks."""
+
+IN_ORDER = torch.arange(MOST, device="cpu")
+_SIZE = torch.float32.itemsize
+
+
+class OwnSums:
+    """The sums of a program's kernel, for a matrix unit that multiplies in so many `parts`.
+
+    `saved` are the widths of the program's saved nodes.
+    """
+
+    def __init__(self, program: Program, saved: Sequence[int], parts: int) -> None:
+        self._program = program
+        self._saved = saved
+        self._shapes = shapes_of(program)
+        self._windows = windows_of(program)
+        self._whole = tile_matrices(self._windows, self._shapes)
+        self._torn: list[tuple[Place, int, int]] = []
+        size = 0
+        for unit, places in ((ROWS, [w.first for w in self._windows]), (PANEL, [w.second for w in self._windows])):
+            for place in sorted(places, key=lambda p: -p[3]):
+                if self._find(place, unit) is None:
+                    self._torn.append((place, unit, size))
+                    size += _padded(place[3], unit) * packed(MOST, parts)
+        self._begin = NOTED + _padded(MOST * program.outer_width, 16)
+        self._numbers = self._begin + size
+        self._places: list[tuple[int, int, int]] = []
+        self._sums = 0
+        for w in self._windows:
+            high, wide = _padded(w.first[3], ROWS), _padded(w.second[3], PANEL)
+            self._places.append((self._sums, high, wide))
+            self._sums += high * wide
+
+    def fit(self, blocks: int) -> bool:
+        """Whether so many blocks may have sums of their own."""
+        return 0 < self._sums * _SIZE <= OWN_BYTES and blocks <= MOST_BLOCKS
+
+    def begin(self, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int) -> Buffers:
+        """Return what a kernel is told beside `buffers` for a run of so many steps, rows and blocks of rows."""
+        table, begins = self._table[:], list(saved_begins(self._saved, steps, rows))
+        for number, (place, _, _) in enumerate(self._torn):
+            kind, name, offset, _ = place
+            if kind == "saved":
+                address = saved.data_ptr() + begins[int(name)] * _SIZE
+            elif kind != "outer":
+                address = buffers[kind, name].data_ptr() + offset * _SIZE
+            else:
+                continue
+            table[len(HEAD) + number * len(TEAR)] = address
+        own = memory.leased(torch.get_num_threads(), self._numbers, dtype=torch.float32)
+        sums = memory.blank(blocks, self._sums, dtype=torch.float32, zero=True)
+        return {("own", 0): own, ("sums", 0): sums, ("table", 0): torch.frombuffer(table, dtype=torch.int64)}
+
+    def matrices(self, told: Buffers) -> list[Tensor]:
+        """Return the matrices' gradients, from what `begin` returned, when the kernel is done."""
+        blank = torch.empty if self._whole else torch.zeros
+        found = [blank(shape, dtype=torch.float32, device="cpu") for shape in self._shapes]
+        sums = told["sums", 0]
+        for w, (begin, _, wide) in zip(self._windows, self._places, strict=True):
+            blocks = sums.as_strided((len(sums), w.first[3], w.second[3]), (self._sums, wide, 1), begin)
+            window = found[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]]
+            if self._whole:
+                torch.sum(blocks, 0, out=window)
+            else:
+                window += blocks.sum(0)
+        return found
+
+    @cached_property
+    def _table(self) -> array[int]:
+        """The table as `own_lines` has it, but for addresses."""
+        table = array("q", [self._begin, len(self._torn), len(self._windows), IN_ORDER.data_ptr()])
+        for place, unit, at in self._torn:
+            begin = place[2] if place[0] == "outer" else 0
+            stride = line_width(self._program, place, self._saved)
+            table.extend([0, begin, stride, place[3], unit == PANEL, at])
+        for w, (begin, high, wide) in zip(self._windows, self._places, strict=True):
+            first, second = self._found(w.first, ROWS), self._found(w.second, PANEL)
+            table.extend([*first, *second, high, wide // PANEL, begin, wide])
+        assert len(table) == len(HEAD) + len(self._torn) * len(TEAR) + len(self._windows) * len(PRODUCT)
+        return table
+
+    def _found(self, place: Place, unit: int) -> tuple[int, int]:
+        found = self._find(place, unit)
+        assert found is not None
+        return found
+
+    def _find(self, place: Place, unit: int) -> tuple[int, int] | None:
+        """Return where a place is torn, and how many units from the beginning of it; or None."""
+        for other, of, at in self._torn:
+            before = place[2] - other[2]
+            same = of == unit and place[:2] == other[:2]
+            if same and before >= 0 and before % unit == 0 and before + place[3] <= other[3]:
+                return at, before // unit
+        return None
+
+
+def _padded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
