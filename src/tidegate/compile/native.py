@@ -97,7 +97,6 @@ class Native:
     @cached_property
     def reverse_summing(self) -> Loop:
         """`reverse_tiles` whose threads add up the matrices' gradients, too."""
-        own_lines.compiled(self.target, self.parts)
         return self._reverse(tiles=self.parts, own=True)
 
     def _reverse(self, **options: Any) -> Loop:
@@ -133,7 +132,7 @@ class Native:
 
     @cached_property
     def _own_sums(self) -> OwnSums:
-        return OwnSums(self.program, self._saved, self.parts)
+        return OwnSums(self.program, self._saved, self.parts, own_lines.compiled(self.target, self.parts))
 
     @cached_property
     def _names(self) -> list[str]:
@@ -203,9 +202,9 @@ class Native:
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         batch, blocks = Batch.of(count, length, lengths), blocks_of(count)
         if self._by_tiles(count) and self._own_sums.fit(blocks):
-            told = self._own_sums.begin(buffers, saved, length, count, blocks)
+            told, to_matrices = self._own_sums.begin(buffers, saved, length, count, blocks)
             self.reverse_summing.run(batch, matrices, buffers | told, blocks, saved)
-            to_matrices = self._own_sums.matrices(told)
+            self._own_sums.end(told)
         else:
             to_matrices = self._reverse_in_stretches(batch, matrices, buffers, saved, ragged)
         summed = to_vectors[0] if len(to_vectors) == 1 else to_vectors.sum(0)

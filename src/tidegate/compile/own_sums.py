@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import memory
+from tidegate.compile.llvm import threads
 from tidegate.compile.llvm.amx import PANEL, ROWS, packed
 from tidegate.compile.llvm.own_lines import HEAD, MOST, NOTED, PRODUCT, TEAR
 from tidegate.compile.loop import Buffers, saved_begins
@@ -26,10 +27,11 @@ _SIZE = torch.float32.itemsize
 class OwnSums:
     """The sums of a program's kernel, for a matrix unit that multiplies in so many `parts`.
 
-    `saved` are the widths of the program's saved nodes.
+    `join` is the address of what adds up blocks, see `own_lines.compiled`; `saved` are the widths of what is saved.
     """
 
-    def __init__(self, program: Program, saved: Sequence[int], parts: int) -> None:
+    def __init__(self, program: Program, saved: Sequence[int], parts: int, join: int) -> None:
+        self._join = join
         self._program = program
         self._saved = saved
         self._shapes = shapes_of(program)
@@ -44,6 +46,7 @@ class OwnSums:
                     size += _padded(place[3], unit) * packed(MOST, parts)
         self._begin = NOTED + _padded(MOST * program.outer_width, 16)
         self._numbers = self._begin + size
+        self._results: list[tuple[int, int, int]] = []
         self._places: list[tuple[int, int, int]] = []
         self._sums = 0
         for w in self._windows:
@@ -55,11 +58,17 @@ class OwnSums:
         """Whether so many blocks may have sums of their own."""
         return 0 < self._sums * _SIZE <= OWN_BYTES and blocks <= MOST_BLOCKS
 
-    def begin(self, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int) -> Buffers:
-        """Return what a kernel is told beside `buffers` for a run of so many steps, rows and blocks of rows."""
+    def begin(
+        self, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int
+    ) -> tuple[Buffers, list[Tensor]]:
+        """Return what a kernel is told beside `buffers`, and the matrices that `end` will write.
+
+        It runs over so many steps, rows and blocks of rows.
+        """
         table, begins = self._table[:], list(saved_begins(self._saved, steps, rows))
-        for number, (place, _, _) in enumerate(self._torn):
-            kind, name, offset, _ = place
+        sums = memory.fresh((blocks, self._sums), torch.float32)
+        table[HEAD.index("sums")], table[HEAD.index("blocks")] = sums.data_ptr(), blocks
+        for number, ((kind, name, offset, _), _, _) in enumerate(self._torn):
             if kind == "saved":
                 address = saved.data_ptr() + begins[int(name)] * _SIZE
             elif kind != "outer":
@@ -67,35 +76,36 @@ class OwnSums:
             else:
                 continue
             table[len(HEAD) + number * len(TEAR)] = address
+        matrices = [memory.blank(*shape, dtype=torch.float32, zero=not self._whole) for shape in self._shapes]
+        for place, matrix, offset in self._results:
+            table[place] = matrices[matrix].data_ptr() + offset * _SIZE
         own = memory.leased(torch.get_num_threads(), self._numbers, dtype=torch.float32)
-        sums = memory.blank(blocks, self._sums, dtype=torch.float32, zero=True)
-        return {("own", 0): own, ("sums", 0): sums, ("table", 0): torch.frombuffer(table, dtype=torch.int64)}
+        told: Buffers = {("own", 0): own, ("sums", 0): sums, ("table", 0): torch.frombuffer(table, dtype=torch.int64)}
+        return told, matrices
 
-    def matrices(self, told: Buffers) -> list[Tensor]:
-        """Return the matrices' gradients, from what `begin` returned, when the kernel is done."""
-        blank = torch.empty if self._whole else torch.zeros
-        found = [blank(shape, dtype=torch.float32, device="cpu") for shape in self._shapes]
-        sums = told["sums", 0]
-        for w, (begin, _, wide) in zip(self._windows, self._places, strict=True):
-            blocks = sums.as_strided((len(sums), w.first[3], w.second[3]), (self._sums, wide, 1), begin)
-            window = found[w.matrix][w.row : w.row + w.first[3], w.column : w.column + w.second[3]]
-            if self._whole:
-                torch.sum(blocks, 0, out=window)
-            else:
-                window += blocks.sum(0)
-        return found
+    def end(self, told: Buffers) -> None:
+        """Write the matrices, when the kernel is done."""
+        threads.function(self._join)(told["table", 0].data_ptr())
 
     @cached_property
     def _table(self) -> array[int]:
         """The table as `own_lines` has it, but for addresses."""
-        table = array("q", [self._begin, len(self._torn), len(self._windows), IN_ORDER.data_ptr()])
+        table = array("q", [0] * len(HEAD))
+        known = {
+            "torn": self._begin, "tears": len(self._torn), "products": len(self._windows),
+            "in_order": IN_ORDER.data_ptr(), "apart": self._sums, "adds": not self._whole,
+        }  # fmt: skip
+        for field, number in known.items():
+            table[HEAD.index(field)] = number
         for place, unit, at in self._torn:
             begin = place[2] if place[0] == "outer" else 0
             stride = line_width(self._program, place, self._saved)
             table.extend([0, begin, stride, place[3], unit == PANEL, at])
         for w, (begin, high, wide) in zip(self._windows, self._places, strict=True):
             first, second = self._found(w.first, ROWS), self._found(w.second, PANEL)
-            table.extend([*first, *second, high, wide // PANEL, begin, wide])
+            line = self._shapes[w.matrix][1]
+            self._results.append((len(table) + PRODUCT.index("result"), w.matrix, w.row * line + w.column))
+            table.extend([*first, *second, high, wide // PANEL, begin, wide, 0, line, w.first[3], w.second[3]])
         assert len(table) == len(HEAD) + len(self._torn) * len(TEAR) + len(self._windows) * len(PRODUCT)
         return table
 

@@ -192,8 +192,9 @@ class _Writer:
         with self._blocks() as (item, count, table):
             current, following = self._both_states()
             length, states = self.frame.index("steps"), len(self.states)
-            with steps(b, INDEX(0), length, 1, [*current, *following, INDEX(0)]) as turn:
-                now, then, line = turn.carried[:states], turn.carried[states:-1], turn.carried[-1]
+            none = [INDEX(0), ir.IntType(1)(False)]
+            with steps(b, INDEX(0), length, 1, [*current, *following, *none]) as turn:
+                now, then, (line, begun) = turn.carried[:states], turn.carried[states:-2], turn.carried[-2:]
                 later = b.sub(length, turn.counter)
                 time = b.sub(later, INDEX(1))
                 rows = self._running(time, item)
@@ -201,28 +202,25 @@ class _Writer:
                     self._copy(index, "final", now[index], self._running(later, item), rows, table, load=True)
                 self._clear_partial(then, rows, table)
                 if self._lines:
-                    line = self._note(self._lines, line, rows, item, time, table)
+                    line, begun = self._lines.room(line, begun, rows, item)
+                    self._note(self._lines, line, rows, time, table)
                 self._stages(item, time, rows, line, now, then, table)
                 self._reset_gradient(then, rows, table, time)
-                turn.following = [*then, *now, b.add(line, rows)]
+                turn.following = [*then, *now, b.add(line, rows), begun]
             if self._lines:
-                self._lines.end(turn.carried[-1], item)
+                line, begun = turn.carried[-2:]
+                self._lines.end(line, begun, item)
             running = self._running(INDEX(0), item)
             for index, _ in enumerate(self.states):
                 last = turn.carried[index]
                 self._copy(index, "final", last, running, count, table, load=True)
                 self._copy(index, "initial", last, INDEX(0), count, table, load=False)
 
-    def _note(
-        self, lines: OwnLines, before: ir.Value, rows: ir.Value, item: ir.Value, time: ir.Value, table: ir.Value
-    ) -> ir.Value:
-        """Note the lines of a step's rows; return how many lines there are before them."""
-        b = self.builder
-        count = lines.room(before, rows, item)
-        first = b.mul(time, self.frame.index("rows"))
+    def _note(self, lines: OwnLines, before: ir.Value, rows: ir.Value, time: ir.Value, table: ir.Value) -> None:
+        """Note the lines of a step's rows, `before` which there are so many."""
+        first = self.builder.mul(time, self.frame.index("rows"))
         with self._rows(INDEX(0), rows, table) as (row, number):
-            lines.note(count, row, b.add(first, number))
-        return count
+            lines.note(before, row, self.builder.add(first, number))
 
     @contextmanager
     def _blocks(self) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:

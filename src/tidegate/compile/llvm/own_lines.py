@@ -6,7 +6,8 @@ there is in its core's cache; what the blocks of rows come to is added in the en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from llvmlite import ir
@@ -28,35 +29,55 @@ MOST = 96
 NOTED = 2 * MOST
 """How many float32 numbers the lines' positions take, at the beginning of a thread's memory."""
 
-HEAD = ("torn", "tears", "products", "in_order")
+HEAD = ("torn", "tears", "products", "in_order", "sums", "blocks", "apart", "adds")
 """What the table begins with: from which number of a thread's memory on things are torn, how many are torn and how
-many products are made of them, and the address of the numbers 0, 1, … up to `MOST`."""
+many products are made of them, the address of the numbers 0, 1, … up to `MOST`; where the blocks' sums stand, how many
+blocks there are, and how far their sums are apart; whether what they come to is added to what is there."""
 
 TEAR = ("address", "begin", "stride", "columns", "taken", "place")
 """What it says of each thing torn: the address of line 0, or 0 for the lines in the thread's own memory, and the number
 it begins with there; how far lines are apart; how many columns; whether it is a product's second; where it is put."""
 
-PRODUCT = ("first", "groups", "second", "panels", "rows", "across", "sum", "stride")
+PRODUCT = (
+    "first",
+    "groups",
+    "second",
+    "panels",
+    "high",
+    "across",
+    "sum",
+    "stride",
+    "result",
+    "line",
+    "rows",
+    "columns",
+)
 """What it says of each product: where what it multiplies was put, and how many groups of 16 columns, or panels of 32,
-are left out there; how many rows and panels it has; where it is added, and how far lines are apart there."""
+are left out there; how many rows, to whole tiles, and panels it has; at which number of a block's sums it is added, and
+how far lines are apart there; the address of its result, how far lines are apart there, and how many rows and columns
+that has."""
 
-_TAKES = [INDEX, POINTER, POINTER, POINTER]
+_TAKES = [INDEX, POINTER, POINTER, INDEX, ir.IntType(1)]
 
 
 @cache
-def compiled(target: Target, parts: int) -> None:
-    """Compile what `declare` declares."""
+def compiled(target: Target, parts: int) -> int:
+    """Compile what `declare` declares; return the address of `void join(i64* table)`.
+
+    That one adds up what all blocks came to.
+    """
     amx.compiled(target, parts)
     text = written(f"own lines of float in {parts}", lambda: str(_module(target, parts)))
-    share(text, {"add_lines": _shared(parts)}, target)
+    return share(text, {"add_lines": _shared(parts), "join": f"tidegate_join_{parts}"}, target)["join"]
 
 
 def declare(module: ir.Module, parts: int) -> ir.Function:
-    """Declare `void add_lines(i64 lines, void* own, i64* table, float* sums)`.
+    """Declare `void add_lines(i64 lines, void* own, i64* table, i64 block, i1 adds)`.
 
-    It adds up to `MOST` lines to a block's sums. The positions of lines, as integers, begin the thread's `own` memory,
-    lines of its own follow after `NOTED` numbers; the table is an array of `HEAD`, and then of every `TEAR` and every
-    `PRODUCT`. Positions count lines of what stands elsewhere. The unit is ready, see `amx.Configured`.
+    It adds up to `MOST` lines to a block's sums, or, unless it `adds`, begins them with these. The positions of lines,
+    as integers, begin the thread's `own` memory, lines of its own follow after `NOTED` numbers; the table is an array
+    of `HEAD`, and then of every `TEAR` and every `PRODUCT`. Positions count lines of what stands elsewhere. The unit is
+    ready, see `amx.Configured`.
     """
     return ir.Function(module, ir.FunctionType(ir.VoidType(), _TAKES), _shared(parts))
 
@@ -68,17 +89,23 @@ def _shared(parts: int) -> str:
 def _module(target: Target, parts: int) -> ir.Module:
     module = ir.Module(f"own lines of float in {parts}")
     module.triple = target.triple
+    _define_add_lines(module, parts)
+    _define_join(module)
+    return module
+
+
+def _define_add_lines(module: ir.Module, parts: int) -> None:
     product = amx.declare_tile_product(module, parts)
     turn, take = define_turning(module, parts), define_taking(module, parts)
-    function = define(module, "add_lines", _TAKES, pointers=(1, 2, 3))
+    function = define(module, "add_lines", _TAKES, pointers=(1, 2))
     function.linkage = "external"
-    lines, own, table, sums = function.args
+    lines, own, table, block, adds = function.args
     lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
     b = lanes.builder
     head = _read(lanes, table, HEAD)
     torn = after(lanes, own, head["torn"])
+    sums = strided(lanes, b.inttoptr(head["sums"], POINTER), block, head["apart"])
     tears = b.gep(table, [INDEX(len(HEAD))], source_etype=INDEX)
-    products = b.gep(tears, [b.mul(head["tears"], INDEX(len(TEAR)))], source_etype=INDEX)
     deep = blocks(b, lines, DEEP)
     panel_stride = b.mul(deep, INDEX(2 * parts * TILE))
     with steps(b, INDEX(0), head["tears"], 1) as each:
@@ -93,16 +120,50 @@ def _module(target: Target, parts: int) -> ir.Module:
                 b.call(take, [*what, panel_stride])
             with first:
                 b.call(turn, [*what, INDEX(0)])
-    with steps(b, INDEX(0), head["products"], 1) as each:
-        at = _read(lanes, b.gep(products, [b.mul(each.counter, INDEX(len(PRODUCT)))], source_etype=INDEX), PRODUCT)
+    with _products(lanes, table, head) as at:
         group = b.mul(at["groups"], b.mul(deep, INDEX(parts * TILE)))
         tiles = after(lanes, torn, b.add(at["first"], group))
         panels = strided(lanes, after(lanes, torn, at["second"]), at["panels"], panel_stride)
         right = [panels, panel_stride, at["across"]]
-        result = [after(lanes, sums, at["sum"]), at["stride"], INDEX(PANEL), ir.IntType(1)(True)]
-        b.call(product, [at["rows"], lines, tiles, *right, *result])
+        b.call(
+            product, [at["high"], lines, tiles, *right, after(lanes, sums, at["sum"]), at["stride"], INDEX(PANEL), adds]
+        )
     b.ret_void()
-    return module
+
+
+def _define_join(module: ir.Module) -> None:
+    function = define(module, "join", [POINTER], pointers=(0,))
+    function.linkage = "external"
+    table = function.args[0]
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", LANES)
+    b = lanes.builder
+    head = _read(lanes, table, HEAD)
+    adds = b.icmp_signed("!=", head["adds"], INDEX(0))
+    with _products(lanes, table, head) as at:
+        begin, result = after(lanes, b.inttoptr(head["sums"], POINTER), at["sum"]), b.inttoptr(at["result"], POINTER)
+        with (
+            steps(b, INDEX(0), at["rows"], 1) as row,
+            steps(b, INDEX(0), b.add(at["columns"], INDEX(LANES - 1)), LANES) as column,
+        ):
+            place = after(lanes, strided(lanes, result, row.counter, at["line"]), column.counter)
+            left = b.sub(at["columns"], column.counter)
+            there = lanes.masked_load(place, lanes.first(b.select(adds, left, INDEX(0))))
+            first = after(lanes, strided(lanes, begin, row.counter, at["stride"]), column.counter)
+            with steps(b, INDEX(0), head["blocks"], 1, [first, there]) as block:
+                here, total = block.carried
+                block.following = [after(lanes, here, head["apart"]), lanes.add(total, lanes.load(here))]
+            lanes.masked_store(block.carried[1], place, lanes.first(left))
+    b.ret_void()
+
+
+@contextmanager
+def _products(lanes: Lanes, table: ir.Value, head: dict[str, ir.Value]) -> Iterator[dict[str, ir.Value]]:
+    """Loop over the products; yield what the table says of each."""
+    b = lanes.builder
+    begin = b.add(INDEX(len(HEAD)), b.mul(head["tears"], INDEX(len(TEAR))))
+    with steps(b, INDEX(0), head["products"], 1) as each:
+        place = b.add(begin, b.mul(each.counter, INDEX(len(PRODUCT))))
+        yield _read(lanes, b.gep(table, [place], source_etype=INDEX), PRODUCT)
 
 
 def _read(lanes: Lanes, record: ir.Value, fields: Sequence[str]) -> dict[str, ir.Value]:
@@ -125,13 +186,16 @@ class OwnLines:
         size = frame.index("row_stride", "own", 0)
         self._own = strided(entry, frame.pointer("buffer", "own", 0), thread, size)
 
-    def room(self, count: ir.Value, rows: ir.Value, item: ir.Value) -> ir.Value:
-        """Add `count` lines up where so many rows more would not fit; return how many there are then."""
+    def room(self, count: ir.Value, begun: ir.Value, rows: ir.Value, item: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Add `count` lines up where so many rows more would not fit; return how many there are then, and `begun`.
+
+        That is whether the block's sums have begun.
+        """
         b = self._lanes.builder
         full = b.icmp_signed(">", b.add(count, rows), INDEX(MOST))
         with b.if_then(full):
-            self.end(count, item)
-        return b.select(full, INDEX(0), count)
+            self.end(count, begun, item)
+        return b.select(full, INDEX(0), count), b.or_(begun, full)
 
     def note(self, count: ir.Value, row: ir.Value, position: ir.Value) -> None:
         """Note where the line of a row stands elsewhere; `count` lines were there before this step's."""
@@ -144,8 +208,7 @@ class OwnLines:
         begin = after(lanes, self._own, INDEX(NOTED))
         return strided(lanes, begin, lanes.builder.add(count, row), stride)
 
-    def end(self, count: ir.Value, item: ir.Value) -> None:
+    def end(self, count: ir.Value, begun: ir.Value, item: ir.Value) -> None:
         """Add `count` lines to the sums of a block."""
-        frame = self._frame
-        sums = strided(self._lanes, frame.pointer("buffer", "sums", 0), item, frame.index("row_stride", "sums", 0))
-        self._lanes.builder.call(self._add, [count, self._own, frame.pointer("buffer", "table", 0), sums])
+        table = self._frame.pointer("buffer", "table", 0)
+        self._lanes.builder.call(self._add, [count, self._own, table, item, begun])
