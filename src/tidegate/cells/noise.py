@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -98,15 +97,20 @@ def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:
     return _ones(1 - rate, like, shape).div_(max(1 - rate, 1e-7))
 
 
+_ones_at: Callable[[float, tuple[int, ...]], Tensor] | None = None
+
+
+def draw_by(source: Callable[[float, tuple[int, ...]], Tensor]) -> None:
+    """Have ones at a rate above 0 and below 1, else zeros, drawn by `source(rate, shape)` where that can be."""
+    global _ones_at
+    _ones_at = source
+
+
 def _ones(rate: float, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw ones at this rate, else zeros."""
-    if rate in (0, 1) or not _is_plain(like):
+    if rate in (0, 1) or _ones_at is None or not _is_plain(like):
         return like.new_empty(shape).bernoulli_(rate)
-    # Torch's own way takes 64 random bits for each number; 32 are enough, and take two fifths of the time.
-    count = math.prod(shape)
-    bits = torch.empty(-(-count // 2), dtype=torch.int64, device=like.device).random_(-(2**63), None)
-    drawn = bits.view(torch.int32)[:count].view(shape)
-    return torch.lt(drawn, min(round(rate * 2**32), 2**32 - 1) - 2**31).to(like.dtype)
+    return _ones_at(rate, shape).to(like.dtype)
 
 
 def _is_plain(like: Tensor) -> bool:

@@ -135,6 +135,12 @@ class Native:
         return OwnSums(self.program, self._saved, self.parts, own_lines.compiled(self.target, self.parts))
 
     @cached_property
+    def _moved_by(self) -> set[int | str]:
+        """The inputs of steps that anything depends on smoothly: masks are none of them."""
+        stores = [target for stage in self.program.backward.stages for _, target in stage.stores]
+        return {name for kind, name, _ in stores if kind == "step_gradient"}
+
+    @cached_property
     def _names(self) -> list[str]:
         return list(self.program.traced.widths)
 
@@ -176,12 +182,17 @@ class Native:
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Tensor,
         lengths: Tensor | None, resets: Tensor | None,
     ) -> list[Tensor]:  # fmt: skip
-        """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices."""
+        """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices.
+
+        Those that are 0 whatever happens may be one 0, expanded.
+        """
         program, dtype, ragged = self.program, self.dtype, lengths is not None
         length, count = steps[0].shape[:2]
         names = self._names[: len(steps)]
         to_steps = [
             blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
+            if name in self._moved_by
+            else torch.zeros(1, dtype=dtype, device="cpu").expand(s.shape)
             for name, s in zip(names, steps, strict=True)
         ]
         to_states = [blank(count, size, dtype=dtype) for size in program.states]

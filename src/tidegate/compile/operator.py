@@ -176,7 +176,8 @@ def _backward(
     vectors: Tensors, matrices: Tensors, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     steps, rows = _dense(steps), _dense(rows)
-    return NATIVES[key].backward(out_gradient, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+    given = steps, rows, vectors, matrices, saved, lengths, resets
+    return list(_dense(NATIVES[key].backward(out_gradient, final_gradients, *given)))
 
 
 def _backward_fake(

@@ -14,9 +14,10 @@ from tidegate.compile.llvm.direct import define_direct
 from tidegate.compile.llvm.frame import Frame, Name, Size, taking
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
+from tidegate.compile.llvm.moment import Moment
 from tidegate.compile.llvm.own_lines import OwnLines
 from tidegate.compile.llvm.panels import declare_pack, declare_product
-from tidegate.compile.llvm.passes import Moment, Passes, Products
+from tidegate.compile.llvm.passes import Passes, Products
 from tidegate.compile.llvm.subnormal import Flushed
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan

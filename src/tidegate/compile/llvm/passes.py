@@ -13,6 +13,7 @@ from tidegate.compile.llvm.ahead import Ahead
 from tidegate.compile.llvm.elementary import FUNCTIONS
 from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
+from tidegate.compile.llvm.moment import Here, Moment
 from tidegate.compile.llvm.own_lines import OwnLines
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan, Stage, Target
@@ -30,32 +31,6 @@ class Products:
     packed: ir.Function | None = None
     split: ir.Function | None = None
     standing: Mapping[bool, ir.Function] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where in the sequence code stands: which step, how many rows are running, which states.
-
-    `line` is where the first row's line stands among those computed ahead, or, backward, among the thread's own.
-    """
-
-    item: ir.Value
-    time: ir.Value
-    rows: ir.Value
-    line: ir.Value
-    current: Mapping[int, ir.Value]
-    following: Mapping[int, ir.Value]
-
-
-@dataclass(frozen=True)
-class Here:
-    """One vector of one row: the row in scratch and in the caller's memory, the first unit, which lanes are real."""
-
-    row: ir.Value
-    index: ir.Value
-    unit: ir.Value
-    mask: ir.Value
-    whole: ir.Value
 
 
 class Passes:
