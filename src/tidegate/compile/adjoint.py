@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tidegate.compile.graph import COMPARISONS, COSTLY, LOGIC, REDUCTIONS, Factor, Graph, Node, reachable
+from tidegate.compile.graph import COMPARISONS, LOGIC, REDUCTIONS, Factor, Graph, Node, reachable
+from tidegate.compile.saving import choose
 from tidegate.compile.trace import Traced
 
 Contributions = list[tuple[Node, Node]]
@@ -57,7 +58,8 @@ def reverse(traced: Traced) -> Adjoint:
         for target, contribution in contributions:
             _add(graph, gradients, target, contribution)
     products = [p for p in products if p[0].op != "const"]
-    return Adjoint(leaves, tuple(products), _choose(leaves, products))
+    read = [*leaves.values(), *(gradient for _, gradient, _ in products)]
+    return Adjoint(leaves, tuple(products), choose(read, [v for v, _, _ in products]))
 
 
 def _add(graph: Graph, gradients: dict[Node, Node], target: Node, contribution: Node) -> None:
@@ -117,13 +119,19 @@ class _Norms:
     def _whole(self, windows: Contributions) -> Contributions:
         g = self._graph
         share = g.share(windows[0][0].attributes[0])
-        sums = [(g.reduce("sum", d), g.reduce("sum", g.mul(d, y))) for y, d in windows]
-        mean, slope = (g.mul(_total(g, each), share) for each in zip(*sums, strict=True))
+        mean, slope = (
+            g.mul(_total(g, each), share) for each in ([d for _, d in windows], [g.mul(d, y) for y, d in windows])
+        )
         return [(y.inputs[0], g.mul(g.sub(g.sub(d, mean), g.mul(y, slope)), y.inputs[2])) for y, d in windows]
 
 
 def _total(g: Graph, nodes: Iterable[Node]) -> Node:
-    first, *rest = nodes
+    """Return the sum of rows over all their units; rows of one width are added first, to be summed once."""
+    by_width: dict[int, Node] = {}
+    for node in nodes:
+        known = by_width.get(node.width)
+        by_width[node.width] = node if known is None else g.add(known, node)
+    first, *rest = [g.reduce("sum", node) for node in by_width.values()]
     for node in rest:
         first = g.add(first, node)
     return first
@@ -196,40 +204,3 @@ RULES: dict[str, Rule] = {
     "sqrt": _of_result(lambda g, y: g.div(g.const(0.5), y)),
 }
 """The gradient of every elementwise operation."""
-
-
-def _choose(leaves: dict[Node, Node], products: Iterable[tuple[Node, Node, Factor]]) -> tuple[Node, ...]:
-    """Choose the forward nodes to save: costly ones that are needed, and cheap ones that would need more saved.
-
-    What a product multiplied is saved too: its matrix's gradient is one product over all steps.
-    """
-    products = list(products)
-    roots = [*leaves.values(), *(gradient for _, gradient, _ in products)]
-    backward = _of_gradients(roots)
-    needed = {i: None for node in backward for i in node.inputs if i not in backward}
-    saved = {v: None for v, _, _ in products if v.op != "step"}
-    saved |= {n: None for n in needed if _is_costly(n) or n.op == "state"}
-    for node in needed:
-        missing = [
-            n for n in reachable([node], lambda n: () if n in saved else n.inputs) if n not in saved and _must_keep(n)
-        ]
-        if missing:
-            saved[node] = None
-    return tuple(saved)
-
-
-def _of_gradients(roots: Iterable[Node]) -> dict[Node, None]:
-    """Return the nodes that a gradient enters, in order."""
-    found: dict[Node, None] = {}
-    for node in reachable(roots):
-        if node.op == "grad" or any(i in found for i in node.inputs):
-            found[node] = None
-    return found
-
-
-def _is_costly(node: Node) -> bool:
-    return node.op in COSTLY or node.op in REDUCTIONS or node.op == "product"
-
-
-def _must_keep(node: Node) -> bool:
-    return _is_costly(node) or node.op == "state"

@@ -136,6 +136,15 @@ class Graph:
             total = total if rest is None else self.node("add", total.width, (total, rest))
         return total
 
+    def unstopped(self, v: Node, known: dict[Node, Node]) -> Node:
+        """Return the node without any `stop`, which only the reverse looks at; `known` ones are not made anew."""
+        for node in reachable([v], lambda n: () if n in known else n.inputs):
+            if node not in known:
+                inputs = [known[i] for i in node.inputs]
+                stops = node.op == "stop"
+                known[node] = inputs[0] if stops else self.node(node.op, node.width, inputs, node.attributes)
+        return known[v]
+
     def _window(self, v: Node, offset: int, width: int) -> Node:
         if v.op == "product":
             return self.node("product", width, v.inputs, tuple(f.window(offset) for f in v.attributes))

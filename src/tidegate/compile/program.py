@@ -57,12 +57,19 @@ class Program:
 def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
     """Derive the plans of a traced step: without saving, with saving, and in reverse."""
     adjoint = reverse(traced)
+    known: dict[Node, Node] = {}
+
+    def passed(node: Node) -> Node:
+        return traced.graph.unstopped(node, known)
+
     states = [
-        (piece, ("state", index, offset))
+        (passed(piece), ("state", index, offset))
         for index, pieces in enumerate(traced.states)
         for offset, piece in _offsets(pieces)
     ]
-    saves: list[tuple[Node, Target]] = [(node, ("saved", number, 0)) for number, node in enumerate(adjoint.saved)]
+    saves: list[tuple[Node, Target]] = [
+        (passed(node), ("saved", number, 0)) for number, node in enumerate(adjoint.saved)
+    ]
     gradients: list[tuple[Node, Target]] = [
         (gradient, (GRADIENTS[leaf.op], *leaf.attributes))
         for leaf, gradient in adjoint.leaves.items()
