@@ -121,3 +121,13 @@ def test_threads_never_share_memory() -> None:
     assert not wrong
     # Each has the next before it lets go of the last.
     assert kept() <= 8 * memory._rounded(4 * LARGE + 8)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, memory.SMALL_BYTES - 1, memory.SMALL_BYTES, memory.SMALL_BYTES + 1])
+def test_what_was_borrowed_and_given_back_serves_the_next(size: int) -> None:
+    first, second = memory.borrowed(size), memory.borrowed(size)
+    assert min(first.nbytes, second.nbytes) >= size
+    assert first.data_ptr() != second.data_ptr()
+    place = first.data_ptr()
+    memory.given_back(first)
+    assert memory.borrowed(size).data_ptr() == place

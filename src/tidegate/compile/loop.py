@@ -152,7 +152,7 @@ class Loop:
         """
         several = torch.get_num_threads()
         form = self.form(batch, items, several)
-        own = memory.leased(form.size, dtype=torch.uint8)
+        own = memory.borrowed(form.size)
         base = memory.aligned(own)
         argument = form.numbers[:]
         if form.panels:
@@ -176,6 +176,7 @@ class Loop:
                 if step_stride is not None:
                     argument[step_stride] = buffer.stride(0)
         threads.run(self.entry, argument.buffer_info()[0], several if items > 1 else 1)
+        memory.given_back(own)
 
     def _pack(self, form: _Form, matrices: Sequence[Tensor], base: int) -> None:
         """Pack the windows of the matrices that products multiply by into panels."""
@@ -350,6 +351,11 @@ def saved_size(widths: Sequence[int], steps: int, rows: int) -> int:
 
 def blocks_of(rows: int) -> int:
     """Return into how many blocks rows are dealt: one for each thread, more where a block would grow large."""
-    workers = min(rows, torch.get_num_threads())
+    return _blocks(rows, torch.get_num_threads())
+
+
+@lru_cache(maxsize=256)
+def _blocks(rows: int, threads: int) -> int:
+    workers = min(rows, threads)
     rounds = math.ceil(rows / (MOST_ROWS * workers)) if workers else 0
     return min(rows, workers * rounds)

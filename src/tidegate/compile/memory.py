@@ -66,6 +66,20 @@ def leased(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
     return tensor.zero_() if zero else tensor
 
 
+def borrowed(size: int) -> Tensor:
+    """Return at least so many bytes to work in until they are `given_back`: sooner done than to lease them."""
+    rounded = 1 << max(size - 1, 0).bit_length() if size < SMALL_BYTES else _rounded(size)
+    return _taken(rounded)
+
+
+def given_back(memory: Tensor) -> None:
+    """Take back what was borrowed; nobody else may hold it."""
+    if memory.nbytes >= SMALL_BYTES:
+        _give(memory)
+    elif memory.nbytes <= MOST_BYTES:  # of each size there are as many as were ever worked in at once
+        _free.setdefault(memory.nbytes, deque()).append(memory)
+
+
 def _rounded(size: int) -> int:
     """Return a size for several alike: at most a quarter more."""
     step = 1 << max(0, size.bit_length() - 3)
