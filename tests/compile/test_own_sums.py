@@ -76,3 +76,19 @@ def test_they_are_taken_where_they_stay_in_the_cache() -> None:
     assert OWN_BYTES == 2 * 512 * 128 * 4
     assert not sums(129).fit(2)
     assert not sums(64).fit(MOST_BLOCKS + 1)
+
+
+@pytest.mark.parametrize("layout", ["by row", "by step", "neither", "one row for all"])
+def test_inputs_are_read_as_they_lie(layout: str) -> None:
+    torch.manual_seed(0)
+    cell = CELLS["gru"](5, 17)
+    plain = torch.randn(32, 7, 5)
+    x = {
+        "by row": plain,
+        "by step": plain.transpose(0, 1).contiguous().transpose(0, 1),
+        "neither": torch.randn(32, 7, 10)[:, :, 2:7],
+        "one row for all": plain[:1].expand(32, 7, 5),
+    }[layout]
+    found, expected = (gradients(cell, each.detach().requires_grad_(), None) for each in (x, x.contiguous()))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine, theirs)

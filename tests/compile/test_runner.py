@@ -305,12 +305,18 @@ def test_the_choice_of_a_backend_does_not_depend_on_calls_before() -> None:
     assert "Unroll" not in type(lstm(x)[0].grad_fn).__name__
 
 
-def test_what_was_read_may_change_before_the_reverse() -> None:
-    layer, x = build(GRU), X.clone()
+def test_what_was_read_may_not_change_before_the_reverse_as_with_torch() -> None:
+    for layer in (build(GRU), nn.GRU(5, 4, batch_first=True, dtype=X.dtype)):
+        x = X.clone()
+        y = layer(x)[0]
+        x.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(y.sum(), list(layer.parameters()))
+
+
+def test_tensors_of_inference_are_read_in_training() -> None:
+    layer = build(GRU)
     expected = torch.autograd.grad(layer(X)[0].sum(), list(layer.parameters()))
-    y = layer(x)[0]
-    x.zero_()
-    torch.testing.assert_close(torch.autograd.grad(y.sum(), list(layer.parameters())), expected)
     with torch.inference_mode():
         x = X + 0
     torch.testing.assert_close(torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters())), expected)

@@ -116,12 +116,12 @@ class Native:
 
     @cached_property
     def _dense(self) -> dict[tuple[str, int | str], int]:
-        """The widths of what is dense: all but the outputs' gradient, resets, vectors and matrices."""
+        """The widths of what is dense: all but steps, the outputs' gradient, resets, vectors and matrices."""
         traced, states = self.program.traced, self.program.states
         vectors = sum(shape.numel() for shape in traced.shapes[: len(traced.vectors)])
         found: dict[tuple[str, int | str], int] = {("out", 0): states[0], ("outer", 0): self.program.outer_width}
         for name, width in traced.widths.items():
-            found |= {(kind, name): width for kind in ("step", "row", "step_gradient")}
+            found |= {(kind, name): width for kind in ("row", "step_gradient")}
         for index, size in enumerate(states):
             found |= {(kind, index): size for kind in ("initial", "final", "fresh")}
         return found | {("shared_gradient", index): vectors for index, _ in enumerate(traced.vectors)}
@@ -151,7 +151,7 @@ class Native:
     ) -> list[Tensor]:  # fmt: skip
         """Run forward over steps [T, B, ·]; return the first state after each step, the last, and what is saved.
 
-        Steps, rows [B, ·] and states [B, ·] are dense, vectors and the lines of matrices have unit stride.
+        Rows [B, ·] and states [B, ·] are dense, vectors and the lines of steps and matrices have unit stride.
         """
         ragged = lengths is not None
         length, count = steps[0].shape[:2]
@@ -206,7 +206,7 @@ class Native:
             for g, size in zip(final_gradients, program.states, strict=True)
         ]
         buffers = self._given(steps, rows, vectors, resets)
-        buffers["out_gradient", 0] = _unit_stride(out_gradient)
+        buffers["out_gradient", 0] = unit_stride(out_gradient)
         for name, gradient in zip(names, to_steps, strict=True):
             buffers["step_gradient", name] = gradient
         shares = to_vectors.split_with_sizes(sizes, 1)
@@ -217,6 +217,7 @@ class Native:
             self.reverse_summing.run(batch, matrices, buffers | told, blocks, saved)
             self._own_sums.end(told)
         else:
+            buffers |= {("step", name): step.contiguous() for name, step in zip(names, steps, strict=True)}
             to_matrices = self._reverse_in_stretches(batch, matrices, buffers, saved, ragged)
         summed = to_vectors[0] if len(to_vectors) == 1 else to_vectors.sum(0)
         sums = summed.split_with_sizes(sizes)
@@ -272,5 +273,6 @@ def _put(buffers: Buffers, **kinds: Sequence[Tensor]) -> None:
             buffers[kind, index] = tensor
 
 
-def _unit_stride(x: Tensor) -> Tensor:
+def unit_stride(x: Tensor) -> Tensor:
+    """Return a tensor whose last axis is dense."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from tidegate.compile.native import Native
+from tidegate.compile.native import Native, unit_stride
 from tidegate.compile.once import without_derivative
 
 Tensors = Sequence[Tensor]
@@ -48,7 +48,7 @@ def unroll_now(
         kernel = Kernel(native, native.forward, native.backward, by_batch=True)
         done: Sequence[Tensor] = apply(kernel, tuple(map(len, groups)), lengths, resets, *tensors)
         return done
-    outputs, *final, _ = native.forward(_by_time(steps), rows, states, fresh, vectors, matrices, lengths, resets, False)
+    outputs, *final, _ = native.forward(_turned(steps), rows, states, fresh, vectors, matrices, lengths, resets, False)
     return [outputs.transpose(0, 1), *final]
 
 
@@ -64,8 +64,13 @@ def unroll_as_node(
 
 
 def _by_time(steps: Tensors) -> list[Tensor]:
-    """Return [B, T, ·] as [T, B, ·], dense: what one step reads and writes lies together."""
+    """Return [B, T, ·] as [T, B, ·], dense."""
     return [x.transpose(0, 1).contiguous() for x in steps]
+
+
+def _turned(steps: Tensors) -> list[Tensor]:
+    """Return [B, T, ·] as [T, B, ·], with lines of unit stride: nothing is copied if it has them."""
+    return [unit_stride(x.transpose(0, 1)) for x in steps]
 
 
 def _own(outputs: Tensor) -> Tensor:
@@ -98,7 +103,8 @@ class _Unroll(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Any:  # fmt: skip
         steps, rows, states, fresh, vectors, matrices = _groups(counts, tensors)
-        by_time = _by_time(steps) if kernel.by_batch else steps
+        by_time = _turned(steps) if kernel.by_batch else steps
+        by_time = [x.clone() if x.is_inference() else x for x in by_time]  # those autograd does not keep
         outputs, *final, saved = kernel.forward(by_time, rows, states, fresh, vectors, matrices, lengths, resets, True)
         ctx.kernel, ctx.counts = kernel, (len(steps), len(rows), len(vectors), len(matrices))
         ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)

@@ -68,19 +68,22 @@ class OwnSums:
         table, begins = self._table[:], list(saved_begins(self._saved, steps, rows))
         sums = memory.fresh((blocks, self._sums), torch.float32)
         table[HEAD.index("sums")], table[HEAD.index("blocks")] = sums.data_ptr(), blocks
+        told: Buffers = {}
         for number, ((kind, name, offset, _), _, _) in enumerate(self._torn):
+            at = len(HEAD) + number * len(TEAR)
             if kind == "saved":
-                address = saved.data_ptr() + begins[int(name)] * _SIZE
+                table[at] = saved.data_ptr() + begins[int(name)] * _SIZE
             elif kind != "outer":
-                address = buffers[kind, name].data_ptr() + offset * _SIZE
-            else:
-                continue
-            table[len(HEAD) + number * len(TEAR)] = address
+                buffer = buffers[kind, name]
+                by_row = not buffer.is_contiguous() and buffer.transpose(0, 1).is_contiguous()
+                told[kind, name] = buffer if by_row else buffer.contiguous()
+                table[at] = told[kind, name].data_ptr() + offset * _SIZE
+                table[at + TEAR.index("by_row")] = by_row
         matrices = [memory.blank(*shape, dtype=torch.float32, zero=not self._whole) for shape in self._shapes]
         for place, matrix, offset in self._results:
             table[place] = matrices[matrix].data_ptr() + offset * _SIZE
         own = memory.leased(torch.get_num_threads(), self._numbers, dtype=torch.float32)
-        told: Buffers = {("own", 0): own, ("sums", 0): sums, ("table", 0): torch.frombuffer(table, dtype=torch.int64)}
+        told |= {("own", 0): own, ("sums", 0): sums, ("table", 0): torch.frombuffer(table, dtype=torch.int64)}
         return told, matrices
 
     def end(self, told: Buffers) -> None:
@@ -100,7 +103,7 @@ class OwnSums:
         for place, unit, at in self._torn:
             begin = place[2] if place[0] == "outer" else 0
             stride = line_width(self._program, place, self._saved)
-            table.extend([0, begin, stride, place[3], unit == PANEL, at])
+            table.extend([0, begin, stride, place[3], 0, unit == PANEL, at])
         for w, (begin, high, wide) in zip(self._windows, self._places, strict=True):
             first, second = self._found(w.first, ROWS), self._found(w.second, PANEL)
             line = self._shapes[w.matrix][1]

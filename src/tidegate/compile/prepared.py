@@ -67,6 +67,8 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
     names = loop.kernel.slots
     slots = {name: slot for slot, name in enumerate(names)}
     numbers = form.numbers[:]
+    if ("row_stride", "step", "x") in slots:
+        numbers[slots["row_stride", "step", "x"]] = cell.input_size
     numbers[form.order], numbers[form.active] = rows.order.data_ptr(), rows.active.data_ptr()
     first = names[: loop.kernel.changing]
     for slot, number in form.strides:

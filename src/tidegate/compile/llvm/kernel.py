@@ -219,9 +219,8 @@ class _Writer:
 
     def _note(self, lines: OwnLines, before: ir.Value, rows: ir.Value, time: ir.Value, table: ir.Value) -> None:
         """Note the lines of a step's rows, `before` which there are so many."""
-        first = self.builder.mul(time, self.frame.index("rows"))
         with self._rows(INDEX(0), rows, table) as (row, number):
-            lines.note(before, row, self.builder.add(first, number))
+            lines.note(self.builder.add(before, row), time, number)
 
     @contextmanager
     def _blocks(self) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:

@@ -26,17 +26,19 @@ from tidegate.compile.llvm.tile import after, blocks, steps, strided
 MOST = 96
 """So many lines are added at a time, a multiple of 32: with more, less stays in the cache."""
 
-NOTED = 2 * MOST
-"""How many float32 numbers the lines' positions take, at the beginning of a thread's memory."""
+NOTED = 4 * MOST
+"""How many float32 numbers the lines' positions take, at the beginning of a thread's memory: first those where lines
+stand step by step, then those where they stand row by row."""
 
 HEAD = ("torn", "tears", "products", "in_order", "sums", "blocks", "apart", "adds")
 """What the table begins with: from which number of a thread's memory on things are torn, how many are torn and how
 many products are made of them, the address of the numbers 0, 1, … up to `MOST`; where the blocks' sums stand, how many
 blocks there are, and how far their sums are apart; whether what they come to is added to what is there."""
 
-TEAR = ("address", "begin", "stride", "columns", "taken", "place")
+TEAR = ("address", "begin", "stride", "columns", "by_row", "taken", "place")
 """What it says of each thing torn: the address of line 0, or 0 for the lines in the thread's own memory, and the number
-it begins with there; how far lines are apart; how many columns; whether it is a product's second; where it is put."""
+it begins with there; how far lines are apart; how many columns; whether lines stand row by row; whether it is a
+product's second; where it is put."""
 
 PRODUCT = (
     "first",
@@ -112,7 +114,8 @@ def _define_add_lines(module: ir.Module, parts: int) -> None:
         at = _read(lanes, b.gep(tears, [b.mul(each.counter, INDEX(len(TEAR)))], source_etype=INDEX), TEAR)
         is_own = b.icmp_signed("==", at["address"], INDEX(0))
         base = b.select(is_own, after(lanes, own, INDEX(NOTED)), b.inttoptr(at["address"], POINTER))
-        positions = b.select(is_own, b.inttoptr(head["in_order"], POINTER), own)
+        noted = b.select(b.icmp_signed("!=", at["by_row"], INDEX(0)), after(lanes, own, INDEX(NOTED // 2)), own)
+        positions = b.select(is_own, b.inttoptr(head["in_order"], POINTER), noted)
         place = after(lanes, torn, at["place"])
         what = [after(lanes, base, at["begin"]), positions, at["stride"], lines, at["columns"], place]
         with b.if_else(b.icmp_signed("!=", at["taken"], INDEX(0))) as (second, first):
@@ -197,10 +200,13 @@ class OwnLines:
             self.end(count, begun, item)
         return b.select(full, INDEX(0), count), b.or_(begun, full)
 
-    def note(self, count: ir.Value, row: ir.Value, position: ir.Value) -> None:
-        """Note where the line of a row stands elsewhere; `count` lines were there before this step's."""
-        b = self._lanes.builder
-        b.store(position, b.gep(self._own, [b.add(count, row)], source_etype=INDEX), align=8)
+    def note(self, line: ir.Value, time: ir.Value, number: ir.Value) -> None:
+        """Note where a row's line at a step stands elsewhere."""
+        b, frame = self._lanes.builder, self._frame
+        by_step = b.add(b.mul(time, frame.index("rows")), number)
+        by_row = b.add(b.mul(number, frame.index("steps")), time)
+        for place, position in ((line, by_step), (b.add(line, INDEX(MOST)), by_row)):
+            b.store(position, b.gep(self._own, [place], source_etype=INDEX), align=8)
 
     def line(self, count: ir.Value, row: ir.Value, name: int | str) -> ir.Value:
         """Return where the line of a row begins in the thread's own memory."""
