@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,9 +62,26 @@ def leased(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
         return blank(*shape, dtype=dtype, zero=zero)
     memory = _taken(_rounded(size))
     array = memory.numpy()
-    weakref.finalize(array, _give, memory).atexit = False
-    tensor = torch.from_numpy(array)[:size].view(dtype).view(shape)
+    lent = _Lent(array, _returned)
+    lent.memory = memory
+    _lent[id(lent)] = lent
+    # Views of an array hold the array itself, and so does a tensor made of one.
+    tensor = torch.from_numpy(array[:size].view(str(dtype).removeprefix("torch.")).reshape(shape))
     return tensor.zero_() if zero else tensor
+
+
+class _Lent(weakref.ref[Any]):
+    """An array that tensors are made of, and its memory, which comes back when the array is gone."""
+
+    __slots__ = ("memory",)
+    memory: Tensor
+
+
+_lent: dict[int, _Lent] = {}
+
+
+def _returned(lent: _Lent) -> None:
+    _give(_lent.pop(id(lent)).memory)
 
 
 def borrowed(size: int) -> Tensor:
