@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from tidegate.compile.llvm.amx import PANEL, ROWS, packed
 from tidegate.compile.llvm.own_lines import HEAD, MOST, NOTED, PRODUCT, TEAR
 from tidegate.compile.loop import Buffers, saved_begins
 from tidegate.compile.program import Program
-from tidegate.compile.windows import Place, line_width, shapes_of, tile_matrices, windows_of
+from tidegate.compile.windows import Place, Window, line_width, shapes_of, tile_matrices, windows_of
 
 OWN_BYTES, MOST_BLOCKS = 1 << 19, 16
 """A block's sums are at most so large, to stay in the second cache, and there are at most so many blocks."""
@@ -37,22 +36,12 @@ class OwnSums:
         self._shapes = shapes_of(program)
         self._windows = windows_of(program)
         self._whole = tile_matrices(self._windows, self._shapes)
-        self._torn: list[tuple[Place, int, int]] = []
-        size = 0
-        for unit, places in ((ROWS, [w.first for w in self._windows]), (PANEL, [w.second for w in self._windows])):
-            for place in sorted(places, key=lambda p: -p[3]):
-                if self._find(place, unit) is None:
-                    self._torn.append((place, unit, size))
-                    size += _padded(place[3], unit) * packed(MOST, parts)
+        self._torn, size = _torn(self._windows, parts)
         self._begin = NOTED + _padded(MOST * program.outer_width, 16)
         self._numbers = self._begin + size
         self._results: list[tuple[int, int, int]] = []
-        self._places: list[tuple[int, int, int]] = []
         self._sums = 0
-        for w in self._windows:
-            high, wide = _padded(w.first[3], ROWS), _padded(w.second[3], PANEL)
-            self._places.append((self._sums, high, wide))
-            self._sums += high * wide
+        self._table = self._new_table()
 
     def fit(self, blocks: int) -> bool:
         """Whether so many blocks may have sums of their own."""
@@ -90,41 +79,54 @@ class OwnSums:
         """Write the matrices, when the kernel is done."""
         threads.function(self._join)(told["table", 0].data_ptr())
 
-    @cached_property
-    def _table(self) -> array[int]:
-        """The table as `own_lines` has it, but for addresses."""
+    def _new_table(self) -> array[int]:
+        """Return the table as `own_lines` has it, but for addresses; note where results and sums belong."""
         table = array("q", [0] * len(HEAD))
+        for place, unit, at in self._torn:
+            begin = place[2] if place[0] == "outer" else 0
+            stride = line_width(self._program, place, self._saved)
+            table.extend([0, begin, stride, place[3], 0, unit == PANEL, at])
+        for w in self._windows:
+            first, second = (_found(self._torn, *each) for each in ((w.first, ROWS), (w.second, PANEL)))
+            high, wide, line = _padded(w.first[3], ROWS), _padded(w.second[3], PANEL), self._shapes[w.matrix][1]
+            assert first is not None
+            assert second is not None
+            self._results.append((len(table) + PRODUCT.index("result"), w.matrix, w.row * line + w.column))
+            table.extend([*first, *second, high, wide // PANEL, self._sums, wide, 0, line, w.first[3], w.second[3]])
+            self._sums += high * wide
         known = {
             "torn": self._begin, "tears": len(self._torn), "products": len(self._windows),
             "in_order": IN_ORDER.data_ptr(), "apart": self._sums, "adds": not self._whole,
         }  # fmt: skip
         for field, number in known.items():
             table[HEAD.index(field)] = number
-        for place, unit, at in self._torn:
-            begin = place[2] if place[0] == "outer" else 0
-            stride = line_width(self._program, place, self._saved)
-            table.extend([0, begin, stride, place[3], 0, unit == PANEL, at])
-        for w, (begin, high, wide) in zip(self._windows, self._places, strict=True):
-            first, second = self._found(w.first, ROWS), self._found(w.second, PANEL)
-            line = self._shapes[w.matrix][1]
-            self._results.append((len(table) + PRODUCT.index("result"), w.matrix, w.row * line + w.column))
-            table.extend([*first, *second, high, wide // PANEL, begin, wide, 0, line, w.first[3], w.second[3]])
-        assert len(table) == len(HEAD) + len(self._torn) * len(TEAR) + len(self._windows) * len(PRODUCT)
         return table
 
-    def _found(self, place: Place, unit: int) -> tuple[int, int]:
-        found = self._find(place, unit)
-        assert found is not None
-        return found
 
-    def _find(self, place: Place, unit: int) -> tuple[int, int] | None:
-        """Return where a place is torn, and how many units from the beginning of it; or None."""
-        for other, of, at in self._torn:
-            before = place[2] - other[2]
-            same = of == unit and place[:2] == other[:2]
-            if same and before >= 0 and before % unit == 0 and before + place[3] <= other[3]:
-                return at, before // unit
-        return None
+Torn = list[tuple[Place, int, int]]
+"""What is torn: a place, in groups of how many columns, and at which number of a thread's memory."""
+
+
+def _torn(windows: Sequence[Window], parts: int) -> tuple[Torn, int]:
+    """Return what products take, each torn once for all that take it or a part of it; and how many numbers that is."""
+    torn: Torn = []
+    size = 0
+    for unit, places in ((ROWS, [w.first for w in windows]), (PANEL, [w.second for w in windows])):
+        for place in sorted(places, key=lambda p: -p[3]):
+            if _found(torn, place, unit) is None:
+                torn.append((place, unit, size))
+                size += _padded(place[3], unit) * packed(MOST, parts)
+    return torn, size
+
+
+def _found(torn: Torn, place: Place, unit: int) -> tuple[int, int] | None:
+    """Return where a place is torn, and how many groups of columns from the beginning of it; or None."""
+    for other, of, at in torn:
+        before = place[2] - other[2]
+        same = of == unit and place[:2] == other[:2]
+        if same and before >= 0 and before % unit == 0 and before + place[3] <= other[3]:
+            return at, before // unit
+    return None
 
 
 def _padded(size: int, unit: int) -> int:

@@ -41,19 +41,8 @@ it begins with there; how far lines are apart; how many columns; whether lines s
 product's second; where it is put."""
 
 PRODUCT = (
-    "first",
-    "groups",
-    "second",
-    "panels",
-    "high",
-    "across",
-    "sum",
-    "stride",
-    "result",
-    "line",
-    "rows",
-    "columns",
-)
+    "first", "groups", "second", "panels", "high", "across", "sum", "stride", "result", "line", "rows", "columns",
+)  # fmt: skip
 """What it says of each product: where what it multiplies was put, and how many groups of 16 columns, or panels of 32,
 are left out there; how many rows, to whole tiles, and panels it has; at which number of a block's sums it is added, and
 how far lines are apart there; the address of its result, how far lines are apart there, and how many rows and columns
