@@ -93,24 +93,27 @@ class Noise:
 def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:
     """Draw a mask from torch's random state: 1 where a unit keeps its old value, or dropout's 0 and 1/(1 − rate)."""
     if name.startswith("kept_"):
-        return _ones(rate, like, shape)
-    return _ones(1 - rate, like, shape).div_(max(1 - rate, 1e-7))
+        return _at(rate, 1.0, like, shape)
+    return _at(1 - rate, 1 / max(1 - rate, 1e-7), like, shape)
 
 
-_ones_at: Callable[[float, tuple[int, ...]], Tensor] | None = None
+Source = Callable[[float, float, tuple[int, ...]], Tensor]
+_source: Source | None = None
 
 
-def draw_by(source: Callable[[float, tuple[int, ...]], Tensor]) -> None:
-    """Have ones at a rate above 0 and below 1, else zeros, drawn by `source(rate, shape)` where that can be."""
-    global _ones_at
-    _ones_at = source
+def draw_by(source: Source) -> None:
+    """Have numbers at a rate above 0 and below 1 drawn by `source(rate, number, shape)` where that can be."""
+    global _source
+    _source = source
 
 
-def _ones(rate: float, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Draw ones at this rate, else zeros."""
-    if rate in (0, 1) or _ones_at is None or not _is_plain(like):
-        return like.new_empty(shape).bernoulli_(rate)
-    return _ones_at(rate, shape).to(like.dtype)
+def _at(rate: float, number: float, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Draw a number at this rate, else zeros."""
+    if rate in (0, 1) or _source is None or not _is_plain(like):
+        return like.new_empty(shape).bernoulli_(rate).mul_(number)
+    if like.dtype is torch.float32:
+        return _source(rate, number, shape)
+    return _source(rate, 1.0, shape).to(like.dtype).mul_(number)
 
 
 def _is_plain(like: Tensor) -> bool:

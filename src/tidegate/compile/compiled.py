@@ -34,9 +34,10 @@ Result = tuple[Traced, Native] | UntraceableError
 
 @dataclass
 class _Known:
-    """What is known of a cell: its traces by what they depend on, and the one of the last run without noise.
+    """What is known of a cell: its traces by what they depend on, and the one of the last run.
 
-    That one holds while nothing of the cell was set, if it has no modules within that could change unseen.
+    That one holds while nothing of the cell was set, if it has no modules within that could change unseen, and reads
+    nothing but x.
     """
 
     traces: dict[Key, Result] = field(default_factory=dict)
@@ -227,7 +228,7 @@ def traced_of(call: Call) -> Result:
     """Return the cell's trace and its kernels, or why there are none; both are remembered for as long as the cell."""
     cell, dtype = call.cell, call.cell.weight_ih.dtype
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
-    plain = not (cell._modules or cell.inputs or (cell.training and cell.noise.draws))
+    plain = not (cell._modules or cell.inputs)
     if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, (dtype, _machine(cell))):
         return known.last[3]
     drawn = cell.masks()

@@ -1,9 +1,11 @@
-"""The source of noise for kernels and all else: ones at a rate, drawn by every thread at once."""
+"""The source of noise for kernels and all else: a number at a rate, else 0, drawn by every thread at once."""
 
 from __future__ import annotations
 
 import math
+import struct
 from array import array
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,15 +19,18 @@ _ALONE = 4 * PIECE
 """Up to so many numbers, one thread is done before another has come."""
 
 
-def ones(rate: float, shape: tuple[int, ...]) -> Tensor:
-    """Draw ones at this rate, above 0 and below 1, else zeros, in float32; torch's random state gives the seed."""
+def draw(rate: float, value: float, shape: tuple[int, ...]) -> Tensor:
+    """Draw `value` at this rate, above 0 and below 1, else 0, in float32; torch's random state gives the seed."""
     drawn = memory.fresh(shape, torch.float32)
-    count, seed = math.prod(shape), int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
-    told = {
-        "pieces": math.ceil(count / PIECE), "count": count, "seed": seed,
-        "limit": min(round(rate * 2**32), 2**32 - 1), "result": drawn.data_ptr(),
-    }  # fmt: skip
-    argument = array("q", [told.get(slot, 0) for slot in bernoulli.SLOTS])
-    entry, several = bernoulli.compiled(host()), torch.get_num_threads() if count > _ALONE else 1
-    threads.run(entry, argument.buffer_info()[0], several)
+    count, limit = math.prod(shape), min(round(rate * 2**32), 2**32 - 1)
+    (bits,) = struct.unpack("<I", struct.pack("<f", value))
+    seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_(-(2**63), None))
+    argument = array("q", [0, math.ceil(count / PIECE), count, seed, limit, bits, drawn.data_ptr()])
+    threads.run(_entry(), argument.buffer_info()[0], torch.get_num_threads() if count > _ALONE else 1)
     return drawn
+
+
+@cache
+def _entry() -> int:
+    """Return what draws the same numbers by whatever instructions."""
+    return bernoulli.compiled(host())

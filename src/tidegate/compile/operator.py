@@ -73,12 +73,6 @@ def _turned(steps: Tensors) -> list[Tensor]:
     return [unit_stride(x.transpose(0, 1)) for x in steps]
 
 
-def _own(outputs: Tensor) -> Tensor:
-    """Return [T, B, H] as [B, T, H] that is no view: an autograd function's views may not be changed in place."""
-    length, batch, width = outputs.shape
-    return outputs.new_empty(0).set_(outputs.untyped_storage(), 0, (batch, length, width), (width, batch * width, 1))
-
-
 class Kernel(NamedTuple):
     """What a gradient function runs, on steps [T, B, ·]; `by_batch` says that it is given [B, T, ·], and gives that.
 
@@ -114,7 +108,8 @@ class _Unroll(torch.autograd.Function):
         ctx.asked = len(asked)
         ctx.save_for_backward(*asked, *by_time, *rows, *vectors, *matrices, saved, *flags)
         ctx.set_materialize_grads(False)
-        return _own(outputs) if kernel.by_batch else outputs, *final
+        # Turned in place: an autograd function's views may not be changed in place.
+        return outputs.transpose_(0, 1) if kernel.by_batch else outputs, *final
 
     @staticmethod
     def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:

@@ -52,7 +52,7 @@ BACKENDS.add("scan")(Backend(scan.unroll, scan.refuses))
 BACKENDS.add("llvm")(Backend(compiled.unroll, compiled.refuses))
 BACKENDS.add("aten")(Backend(aten.unroll, aten.refuses, aten.unroll_stack))
 BACKENDS.add("reference")(Backend(reference.unroll, _never))
-draw_by(drawing.ones)
+draw_by(drawing.draw)
 
 
 def unroll(
