@@ -197,8 +197,9 @@ class Native:
         ]
         to_states = [blank(count, size, dtype=dtype) for size in program.states]
         to_fresh = [blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
+        batch, blocks = Batch.of(count, length, lengths), blocks_of(count)
         sizes = [v.shape[0] for v in vectors]
-        to_vectors = blank(blocks_of(count), sum(sizes), dtype=dtype, zero=True)
+        to_vectors = blank(*([blocks] if blocks > 1 else []), sum(sizes), dtype=dtype, zero=True)
         if out_gradient is None:
             out_gradient = torch.zeros(1, dtype=dtype, device="cpu").expand(length, count, program.states[0])
         finals = [
@@ -209,9 +210,8 @@ class Native:
         buffers["out_gradient", 0] = unit_stride(out_gradient)
         for name, gradient in zip(names, to_steps, strict=True):
             buffers["step_gradient", name] = gradient
-        shares = to_vectors.split_with_sizes(sizes, 1)
+        shares = to_vectors.split_with_sizes(sizes, -1)
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
-        batch, blocks = Batch.of(count, length, lengths), blocks_of(count)
         if self._by_tiles(count) and self._own_sums.fit(blocks):
             told, to_matrices = self._own_sums.begin(buffers, saved, length, count, blocks)
             self.reverse_summing.run(batch, matrices, buffers | told, blocks, saved)
@@ -219,8 +219,7 @@ class Native:
         else:
             buffers |= {("step", name): step.contiguous() for name, step in zip(names, steps, strict=True)}
             to_matrices = self._reverse_in_stretches(batch, matrices, buffers, saved, ragged)
-        summed = to_vectors[0] if len(to_vectors) == 1 else to_vectors.sum(0)
-        sums = summed.split_with_sizes(sizes)
+        sums = to_vectors.sum(0).split_with_sizes(sizes) if blocks > 1 else shares
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
 
     def _reverse_in_stretches(
