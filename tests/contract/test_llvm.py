@@ -91,7 +91,7 @@ def _built(name: str, technique: str, hidden: int, dtype: torch.dtype) -> Cell:
 
 
 def compare(name: str, technique: str, batch: int, hidden: int, steps: int, dtype: torch.dtype) -> None:
-    # A row of one number, normalised, is 0, and has no direction; that of any other is its sign, whose gradient is 0, and
+    # A row of one number, normalised, is 0, and has no direction; that of another is its sign, whose gradient is 0, and
     # in float32 nothing but rounding over what may be small.
     if (name, hidden) == ("direction", 1) and (technique == "layer_norm" or dtype == torch.float32):
         return
