@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tidegate.cells import CELLS, Cell
-from tidegate.compile import select
+from tidegate.compile import native, select
 from tidegate.compile.llvm.host import host
-from tidegate.compile.own_sums import MOST_BLOCKS, OWN_BYTES, OwnSums
+from tidegate.compile.loop import Buffers
+from tidegate.compile.own_sums import MOST_BYTES, OWN_BYTES, OwnSums
 
 pytestmark = pytest.mark.skipif(
     host().isa != "amx", reason="this machine has no matrix unit, or Linux does not lend it"
@@ -32,28 +34,50 @@ def gradients(cell: Cell, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
     return list(torch.autograd.grad(y, [x, *cell.parameters()], torch.randn_like(y)))
 
 
+@pytest.fixture(autouse=True)
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of a machine of two cores, how many rows each run has whose threads add up their own."""
+    monkeypatch.setattr(native, "_CORES", 2)
+    rows: list[int] = []
+    begin = OwnSums.begin
+
+    def noted(self: OwnSums, buffers: Buffers, saved: Tensor, steps: int, count: int, blocks: int) -> Any:
+        rows.append(count)
+        return begin(self, buffers, saved, steps, count, blocks)
+
+    monkeypatch.setattr(OwnSums, "begin", noted)
+    return rows
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("name", "options"), [("gru_reset_before", {}), ("lstm", {"layer_norm": True}), ("mut1", {})])
 def test_they_are_the_sums_of_all_lines(
-    name: str, options: dict[str, bool], threads: int, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, bool], threads: int, runs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(threads)
-    # 95 rows are more than fit at a time for one thread, 140 are more blocks than threads.
-    for (rows, steps), hidden, ragged in product([(32, 7), (95, 3), (140, 2)], [1, 17, 64], [False, True]):
+    # One thread adds 96 lines at a time, and has 64 rows at most: 64 are added step by step, 95 are two blocks of which
+    # two steps fit, 128 two full ones, 193 more blocks than threads.
+    sizes = [(32, 7), (63, 3), (64, 3), (95, 5), (97, 3), (128, 2), (193, 3)]
+    widths = (17, 64) if name == "lstm" else (1, 33)
+    for number, ((rows, steps), ragged) in enumerate(product(sizes, [False, True])):
+        hidden = widths[number % 2]
         torch.manual_seed(0)
         cell = CELLS[name](5, hidden, **options)
         x = torch.randn(rows, steps, 5, requires_grad=True)
         lengths = torch.randint(0, steps + 1, (rows,)) if ragged else None
+        runs.clear()
         own, again = gradients(cell, x, lengths), gradients(cell, x, lengths)
+        assert runs == [rows, rows]
         with monkeypatch.context() as patched:
             patched.setattr(OwnSums, "fit", lambda *_: False)
             after = gradients(cell, x, lengths)
+        assert len(runs) == 2
         for mine, same, theirs in zip(own, again, after, strict=True):
             assert torch.equal(mine, same)
             torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-6 * float(theirs.abs().max()))
 
 
-def test_of_no_lines_they_are_zero() -> None:
+def test_of_no_lines_they_are_zero(runs: list[int]) -> None:
     cell = CELLS["gru"](5, 8)
     x = torch.randn(64, 3, 5, requires_grad=True)
     for steps, lengths in ((0, None), (3, torch.zeros(64, dtype=torch.int64)), (3, torch.tensor([3, *[0] * 63]))):
@@ -61,6 +85,7 @@ def test_of_no_lines_they_are_zero() -> None:
         some = lengths is not None and bool(lengths.any())
         assert [bool(g.any()) for g in found[1:]] == [some] * (len(found) - 1)
         assert all(bool(g.isfinite().all()) for g in found)
+    assert runs == [64] * 3
 
 
 def test_they_are_taken_where_they_stay_in_the_cache() -> None:
@@ -75,11 +100,12 @@ def test_they_are_taken_where_they_stay_in_the_cache() -> None:
     assert sums(128).fit(2)
     assert OWN_BYTES == 2 * 512 * 128 * 4
     assert not sums(129).fit(2)
-    assert not sums(64).fit(MOST_BLOCKS + 1)
+    assert sums(128).fit(MOST_BYTES // OWN_BYTES)
+    assert not sums(128).fit(MOST_BYTES // OWN_BYTES + 1)
 
 
 @pytest.mark.parametrize("layout", ["by row", "by step", "neither", "one row for all"])
-def test_inputs_are_read_as_they_lie(layout: str) -> None:
+def test_inputs_are_read_as_they_lie(layout: str, runs: list[int]) -> None:
     torch.manual_seed(0)
     cell = CELLS["gru"](5, 17)
     plain = torch.randn(32, 7, 5)
@@ -90,5 +116,6 @@ def test_inputs_are_read_as_they_lie(layout: str) -> None:
         "one row for all": plain[:1].expand(32, 7, 5),
     }[layout]
     found, expected = (gradients(cell, each.detach().requires_grad_(), None) for each in (x, x.contiguous()))
+    assert runs == [32, 32]
     for mine, theirs in zip(found, expected, strict=True):
         assert torch.equal(mine, theirs)

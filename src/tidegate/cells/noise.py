@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from tidegate.compile import drawing
 from tidegate.errors import ConfigError
 
 Rate: TypeAlias = float | Sequence[float]
@@ -97,23 +98,13 @@ def draw(name: str, rate: float, like: Tensor, *shape: int) -> Tensor:
     return _at(1 - rate, 1 / max(1 - rate, 1e-7), like, shape)
 
 
-Source = Callable[[float, float, tuple[int, ...]], Tensor]
-_source: Source | None = None
-
-
-def draw_by(source: Source) -> None:
-    """Have numbers at a rate above 0 and below 1 drawn by `source(rate, number, shape)` where that can be."""
-    global _source
-    _source = source
-
-
 def _at(rate: float, number: float, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw a number at this rate, else zeros."""
-    if rate in (0, 1) or _source is None or not _is_plain(like):
+    if rate in (0, 1) or not _is_plain(like):
         return like.new_empty(shape).bernoulli_(rate).mul_(number)
     if like.dtype is torch.float32:
-        return _source(rate, number, shape)
-    return _source(rate, 1.0, shape).to(like.dtype).mul_(number)
+        return drawing.draw(rate, number, shape)
+    return drawing.draw(rate, 1.0, shape).to(like.dtype).mul_(number)
 
 
 def _is_plain(like: Tensor) -> bool:

@@ -44,6 +44,7 @@ def reverse(traced: Traced) -> Adjoint:
     norms = _Norms(graph, [n for pieces in traced.states for n in pieces])
     for node in reversed(norms.order):
         gradient = gradients.pop(node, None)
+        gradient = gradient and graph.wide(gradient, node.width)
         if node.op == "standardised":
             contributions = norms.contributions(node, gradient)
         elif gradient is None:
@@ -104,8 +105,16 @@ class _Norms:
         for node in reachable(roots):
             if node.op == "standardised":
                 self._waiting.setdefault(node.inputs[1:], []).append(node)
-        inputs = {row: [n for window in windows for n in window.inputs] for row, windows in self._waiting.items()}
-        self.order = reachable(roots, lambda n: inputs[n.inputs[1:]] if n.op == "standardised" else n.inputs)
+        # Rows of which not every unit is read, or some twice.
+        self._apart = {row: graph.origin(each[0])[0] for row, each in self._waiting.items() if not _tile(graph, each)}
+        for row, whole in self._apart.items():
+            self._waiting[row] += [whole] * (whole not in self._waiting[row])
+        self._rows = {row: tuple(each) for row, each in self._waiting.items()}
+        inputs = {row: [n for window in windows for n in window.inputs] for row, windows in self._rows.items()}
+        self.order = reachable(
+            [*roots, *self._apart.values()],
+            lambda n: inputs[n.inputs[1:]] if n.op == "standardised" else n.inputs,
+        )
 
     def contributions(self, node: Node, d: Node | None) -> Contributions:
         """Take the gradient of one window; return what the row gives its windows' inputs, or nothing yet."""
@@ -114,15 +123,32 @@ class _Norms:
         if d is not None:
             ready.append((node, d))
         self._waiting[row].remove(node)
-        return self._whole(ready) if ready and not self._waiting[row] else []
+        return self._whole(row, ready) if ready and not self._waiting[row] else []
 
-    def _whole(self, windows: Contributions) -> Contributions:
+    def _whole(self, row: Sequence[Node], windows: Contributions) -> Contributions:
         g = self._graph
         share = g.share(windows[0][0].attributes[0])
         mean, slope = (
             g.mul(_total(g, each), share) for each in ([d for _, d in windows], [g.mul(d, y) for y, d in windows])
         )
-        return [(y.inputs[0], g.mul(g.sub(g.sub(d, mean), g.mul(y, slope)), y.inputs[2])) for y, d in windows]
+        whole = self._apart.get(row)
+        if whole is None:
+            given, none = dict(windows), g.const(0.0)
+            each_d = [(y, given.get(y, none)) for y in self._rows[row]]
+            return [(y.inputs[0], g.mul(g.sub(g.sub(d, mean), g.mul(y, slope)), y.inputs[2])) for y, d in each_d]
+        through = g.apply("neg", g.add(mean, g.mul(whole, slope)))
+        direct = [(y.inputs[0], g.mul(d, y.inputs[2])) for y, d in windows]
+        return [*direct, (whole.inputs[0], g.mul(through, whole.inputs[2]))]
+
+
+def _tile(g: Graph, windows: Sequence[Node]) -> bool:
+    """Whether each unit of a normalised row is in one of its windows."""
+    end = 0
+    for begin, width in sorted((g.origin(y)[1], y.width) for y in windows):
+        if begin != end:
+            return False
+        end += width
+    return bool(end == windows[0].attributes[0])
 
 
 def _total(g: Graph, nodes: Iterable[Node]) -> Node:

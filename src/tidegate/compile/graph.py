@@ -42,7 +42,7 @@ class Node:
     - `product`: the sum of the inputs' products, each with its `Factor`.
     - `sum`, `max` over the row; all else is elementwise. `standardised` (x, mean, 1/deviation; width) is
       `(x − mean) · 1/deviation`, whose adjoint knows that the last two are statistics of a row of `width`.
-      `stop` passes its input on and no gradient back.
+      `stop` passes its input on and no gradient back, `wide` one number to every unit.
     """
 
     op: str
@@ -69,6 +69,7 @@ class Graph:
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Node] = {}
         self._windows: dict[tuple[Node, int, int], Node] = {}
+        self._origins: dict[Node, tuple[Node, int]] = {}
 
     def node(self, op: str, width: int, inputs: Sequence[Node] = (), attributes: tuple[Any, ...] = ()) -> Node:
         """Return the node, which is made only if there is none like it."""
@@ -122,8 +123,18 @@ class Graph:
             return v
         key = (v, offset, width)
         if key not in self._windows:
+            whole, begin = self.origin(v)
             self._windows[key] = self._window(v, offset, width)
+            self._origins.setdefault(self._windows[key], (whole, begin + offset))
         return self._windows[key]
+
+    def origin(self, v: Node) -> tuple[Node, int]:
+        """Return what `v` is a window of, and where it begins there; itself, if it is none."""
+        return self._origins.get(v, (v, 0))
+
+    def wide(self, v: Node, width: int) -> Node:
+        """Return `v`, or where it is one number, a row of so many."""
+        return v if v.width == width else self.node("wide", width, (v,))
 
     def gathered(self, a: Node, b: Node) -> Node | None:
         """Return a + b with their products as one, where both are products or sums with one."""

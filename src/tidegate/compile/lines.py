@@ -67,6 +67,12 @@ class MatrixGradients:
         self._windows = windows_of(program)
         self._tables: dict[tuple[int, int, int, int], _Table] = {}
 
+    @cached_property
+    def inputs(self) -> list[tuple[str, str]]:
+        """The inputs of steps that lines are read from, which must be dense, step by step."""
+        places = [place for w in self._windows for place in (w.first, w.second)]
+        return list(dict.fromkeys((kind, str(name)) for kind, name, _, _ in places if kind == "step"))
+
     def stretch(self, rows: int, steps: int) -> int:
         """Return how many of the steps of a run are best summed up at a time."""
         return steps if rows * steps < 2 * self._lines_at_once else max(1, int(self._lines_at_once) // rows)

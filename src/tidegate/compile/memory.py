@@ -92,9 +92,9 @@ def borrowed(size: int) -> Tensor:
 
 def given_back(memory: Tensor) -> None:
     """Take back what was borrowed; nobody else may hold it."""
-    if memory.nbytes >= SMALL_BYTES:
+    if memory.nbytes >= SMALL_BYTES or MOST_BYTES < SMALL_BYTES:
         _give(memory)
-    elif memory.nbytes <= MOST_BYTES:  # of each size there are as many as were ever worked in at once
+    else:  # of each size there are as many as were ever worked in at once
         _free.setdefault(memory.nbytes, deque()).append(memory)
 
 

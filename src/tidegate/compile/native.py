@@ -97,6 +97,7 @@ class Native:
     @cached_property
     def reverse_summing(self) -> Loop:
         """`reverse_tiles` whose threads add up the matrices' gradients, too."""
+        own_lines.compiled(self.target, self.parts)
         return self._reverse(tiles=self.parts, own=True)
 
     def _reverse(self, **options: Any) -> Loop:
@@ -132,16 +133,16 @@ class Native:
 
     @cached_property
     def _own_sums(self) -> OwnSums:
-        return OwnSums(self.program, self._saved, self.parts, own_lines.compiled(self.target, self.parts))
+        return OwnSums(self.program, self._saved, self.target, self.parts)
 
     @cached_property
-    def _moved_by(self) -> set[int | str]:
+    def moved_by(self) -> set[int | str]:
         """The inputs of steps that anything depends on smoothly: masks are none of them."""
         stores = [target for stage in self.program.backward.stages for _, target in stage.stores]
         return {name for kind, name, _ in stores if kind == "step_gradient"}
 
     @cached_property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         return list(self.program.traced.widths)
 
     def forward(
@@ -188,10 +189,10 @@ class Native:
         """
         program, dtype, ragged = self.program, self.dtype, lengths is not None
         length, count = steps[0].shape[:2]
-        names = self._names[: len(steps)]
+        names = self.names[: len(steps)]
         to_steps = [
             blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
-            if name in self._moved_by
+            if name in self.moved_by
             else torch.zeros(1, dtype=dtype, device="cpu").expand(s.shape)
             for name, s in zip(names, steps, strict=True)
         ]
@@ -217,7 +218,6 @@ class Native:
             self.reverse_summing.run(batch, matrices, buffers | told, blocks, saved)
             self._own_sums.end(told)
         else:
-            buffers |= {("step", name): step.contiguous() for name, step in zip(names, steps, strict=True)}
             to_matrices = self._reverse_in_stretches(batch, matrices, buffers, saved, ragged)
         sums = to_vectors.sum(0).split_with_sizes(sizes) if blocks > 1 else shares
         return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
@@ -231,6 +231,7 @@ class Native:
         outer = None
         for part in batch.stretches(self._matrix_gradients.stretch(batch.rows, batch.steps)):
             here = buffers if part is batch else _during(part, buffers)
+            here |= {name: here[name].contiguous() for name in self._matrix_gradients.inputs}
             if outer is None or len(outer) < part.steps:
                 outer = leased(part.steps, part.rows, self.program.outer_width, dtype=self.dtype)
             here["outer", 0] = outer[: part.steps].zero_() if ragged else outer[: part.steps]
@@ -249,9 +250,9 @@ class Native:
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], vectors: Sequence[Tensor], resets: Tensor | None
     ) -> Buffers:
         buffers: Buffers = {}
-        for name, step in zip(self._names, steps, strict=False):
+        for name, step in zip(self.names, steps, strict=False):
             buffers["step", name] = step
-        for name, row in zip(self._names[len(steps) :], rows, strict=True):
+        for name, row in zip(self.names[len(steps) :], rows, strict=True):
             buffers["row", name] = row
         for index, vector in enumerate(vectors):
             buffers["shared", index] = vector

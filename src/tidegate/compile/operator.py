@@ -127,7 +127,12 @@ class _Unroll(torch.autograd.Function):
             found = kernel.backward(turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
             if not kernel.by_batch:
                 return found
-            return [*[each.transpose(0, 1) for each in found[: len(steps)]], *found[len(steps) :]]
+            moved_by, names = kernel.native.moved_by, kernel.native.names
+            turned_back = [
+                each.transpose(0, 1) if name in moved_by else None
+                for name, each in zip(names, found[: len(steps)], strict=False)
+            ]
+            return [*turned_back, *found[len(steps) :]]
 
         given = [t for t in (out_gradient, *final_gradients) if t is not None]
         found = without_derivative("a compiled kernel", run, [*inputs, *given])

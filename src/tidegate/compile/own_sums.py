@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import memory
-from tidegate.compile.llvm import threads
+from tidegate.compile.llvm import own_lines, threads
 from tidegate.compile.llvm.amx import PANEL, ROWS, packed
+from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.own_lines import HEAD, MOST, NOTED, PRODUCT, TEAR
 from tidegate.compile.loop import Buffers, saved_begins
 from tidegate.compile.program import Program
 from tidegate.compile.windows import Place, Window, line_width, shapes_of, tile_matrices, windows_of
 
-OWN_BYTES, MOST_BLOCKS = 1 << 19, 16
-"""A block's sums are at most so large, to stay in the second cache, and there are at most so many blocks."""
+OWN_BYTES, MOST_BYTES = 1 << 19, 1 << 26
+"""A block's sums are at most so large, to stay in the second cache, and those of all blocks together."""
 
 IN_ORDER = torch.arange(MOST, device="cpu")
 _SIZE = torch.float32.itemsize
@@ -26,11 +27,12 @@ _SIZE = torch.float32.itemsize
 class OwnSums:
     """The sums of a program's kernel, for a matrix unit that multiplies in so many `parts`.
 
-    `join` is the address of what adds up blocks, see `own_lines.compiled`; `saved` are the widths of what is saved.
+    `saved` are the widths of what is saved.
     """
 
-    def __init__(self, program: Program, saved: Sequence[int], parts: int, join: int) -> None:
-        self._join = join
+    def __init__(self, program: Program, saved: Sequence[int], target: Target, parts: int) -> None:
+        self._target = target
+        self._parts = parts
         self._program = program
         self._saved = saved
         self._shapes = shapes_of(program)
@@ -45,7 +47,8 @@ class OwnSums:
 
     def fit(self, blocks: int) -> bool:
         """Whether so many blocks may have sums of their own."""
-        return 0 < self._sums * _SIZE <= OWN_BYTES and blocks <= MOST_BLOCKS
+        size = self._sums * _SIZE
+        return 0 < size <= OWN_BYTES and blocks * size <= MOST_BYTES
 
     def begin(
         self, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int
@@ -77,7 +80,7 @@ class OwnSums:
 
     def end(self, told: Buffers) -> None:
         """Write the matrices, when the kernel is done."""
-        threads.function(self._join)(told["table", 0].data_ptr())
+        threads.function(own_lines.compiled(self._target, self._parts))(told["table", 0].data_ptr())
 
     def _new_table(self) -> array[int]:
         """Return the table as `own_lines` has it, but for addresses; note where results and sums belong."""

@@ -27,7 +27,7 @@ def choose(gradients: Iterable[Node], multiplied: Iterable[Node]) -> tuple[Node,
 
     What a product `multiplied` is saved always: its matrix's gradient is one product over all steps.
     """
-    roots = list(dict.fromkeys(v for v in multiplied if v.op not in _GIVEN))
+    roots = list(dict.fromkeys(v for v in multiplied if v.op != "step"))
     backward = _of_gradients(gradients)
     read = dict.fromkeys(i for node in backward for i in node.inputs if i not in backward)
     return tuple(dict.fromkeys([*roots, *_cut(list(read), roots)]))

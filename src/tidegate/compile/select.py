@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell, State
-from tidegate.cells.noise import NOTHING, Given, draw_by
-from tidegate.compile import aten, compiled, drawing, reference, scan, segments
+from tidegate.cells.noise import NOTHING, Given
+from tidegate.compile import aten, compiled, reference, scan, segments
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.llvm.host import host
@@ -52,7 +52,6 @@ BACKENDS.add("scan")(Backend(scan.unroll, scan.refuses))
 BACKENDS.add("llvm")(Backend(compiled.unroll, compiled.refuses))
 BACKENDS.add("aten")(Backend(aten.unroll, aten.refuses, aten.unroll_stack))
 BACKENDS.add("reference")(Backend(reference.unroll, _never))
-draw_by(drawing.draw)
 
 
 def unroll(

@@ -183,7 +183,7 @@ def store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, ap
     """Write two vectors as pairs of bfloat16: the first parts to `place`, the others `apart` numbers behind."""
     for part in range(parts):
         # What is left after two parts has eight bits, which need no rounding.
-        first, second = (_leading(lanes, x, rounded=part < 2, alone=parts == 1) for x in (low, high))
+        first, second = (_leading(lanes, x, rounded=part < 2, alone=parts < EXACT) for x in (low, high))
         pair = lanes.builder.or_(lanes.builder.lshr(first, lanes.bits(16)), second)
         lanes.store(lanes.from_bits(pair), after(lanes, place, INDEX(part * apart)))
         if part < parts - 1:
@@ -193,8 +193,8 @@ def store_parts(lanes: Lanes, low: ir.Value, high: ir.Value, place: ir.Value, ap
 def _leading(lanes: Lanes, x: ir.Value, *, rounded: bool, alone: bool) -> ir.Value:
     """Return the bits of x to eight significant ones, the others 0.
 
-    Rounded, some NaNs overflow, or lose what makes them one. Where other parts follow, the last one, which is not
-    rounded, is NaN then, and so is each product's sum; where it stands `alone` it must be kept.
+    Rounded, some NaNs overflow, or lose what makes them one. Of three parts the last one, which is not rounded, is NaN
+    then, and so is each product's sum; where there is no such part, NaNs must be kept in those that stand `alone`.
     """
     bits = lanes.to_bits(x)
     if rounded:

@@ -243,7 +243,7 @@ class _Body:
         if node.op in LOGIC:
             return getattr(lanes, LOGIC[node.op])(*(self._mask(i) for i in node.inputs))
         values = [self._number(i) for i in node.inputs]
-        if node.op == "stop":
+        if node.op in ("stop", "wide"):
             return values[0]
         if node.op == "standardised":
             return lanes.mul(lanes.sub(values[0], values[1]), values[2])

@@ -1,0 +1,123 @@
+"""Steps that put their pieces together in unusual ways: outputs and every gradient equal the reference's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tidegate.cells import Cell
+from tidegate.compile import select
+from tidegate.nn import Recurrent
+
+
+class One(Cell):
+    gates = ("a",)
+
+
+class Two(Cell):
+    gates = ("a", "b")
+
+
+class MeanOfState(One):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(x + h.mean(-1, keepdim=True))
+
+
+class MeanOfInput(One):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(x.mean(-1, keepdim=True)) + 0.1 * h
+
+
+class MeanOfMean(One):
+    """The gradient of one number goes through a sum to another sum, and to a product."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        inner = (self.recurrent("a", h) + h.mean(-1, keepdim=True)).sum(-1, keepdim=True)
+        return torch.tanh(x + 0.1 * inner)
+
+
+class LargestOfProduct(One):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(x + torch.amax(self.recurrent("a", h), -1, keepdim=True))
+
+
+class GateUnread(Two):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        a, _ = self.gate(x, h)
+        return torch.tanh(a)
+
+
+class GateWithoutGradient(Two):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        a, b = self.gate(x, h)
+        return torch.tanh(a) + b.detach()
+
+
+class NormReadTwice(Two):
+    """Windows of a normalised row that overlap, and units that are in none."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        a, b = self.gate(x, h)
+        y = F.layer_norm(h, (h.shape[-1],))
+        turned = torch.cat([y[:, 1:], y[:, :1]], -1)
+        return torch.tanh(a + y[:, 1:2] * turned) * torch.sigmoid(b)
+
+
+class NormInPart(One):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(x + F.layer_norm(h, (h.shape[-1],))[:, 1:2])
+
+
+class ProductOfMask(One):
+    """With variational dropout, the second product is of a mask alone."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(x + self.recurrent("a", h) + 0.5 * self.recurrent("a", 1.0))
+
+
+STEPS: list[tuple[type[Cell], dict[str, Any]]] = [
+    (MeanOfState, {}), (MeanOfInput, {}), (MeanOfMean, {}), (LargestOfProduct, {}), (GateUnread, {}),
+    (GateUnread, {"layer_norm": True}), (GateUnread, {"rms_norm": True}), (GateWithoutGradient, {"layer_norm": True}),
+    (NormReadTwice, {}), (NormInPart, {}), (ProductOfMask, {"variational_dropout": 0.3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), STEPS)
+@pytest.mark.parametrize(("rows", "dtype", "within"), [(3, torch.float64, 1e-12), (32, torch.float32, 2e-5)])
+def test_gradients_are_the_references(
+    kind: type[Cell], options: dict[str, Any], rows: int, dtype: torch.dtype, within: float
+) -> None:
+    torch.manual_seed(0)
+    cell = kind(3, 8, dtype=dtype, **options)
+    x, state = (torch.randn(rows, *size, dtype=dtype, requires_grad=True) for size in ((4, 3), (8,)))
+    found: dict[str, list[Tensor]] = {}
+    for backend in ("llvm", "reference"):
+        torch.manual_seed(1)
+        y, end = select.unroll(cell, x, state, backend=backend)
+        assert isinstance(end, Tensor)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)
+        leaves = [x, state, *cell.parameters()]
+        given = torch.autograd.grad((y * weights).sum() + end.square().sum(), leaves, allow_unused=True)
+        pairs = zip(given, leaves, strict=True)
+        found[backend] = [y.detach(), end.detach(), *(torch.zeros_like(leaf) if g is None else g for g, leaf in pairs)]
+    for mine, theirs in zip(found["llvm"], found["reference"], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=within * max(1.0, float(theirs.abs().max())))
+
+
+class Stepped(One):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tanh(self.recurrent("a", h) + (x > 0).to(x.dtype))
+
+
+def test_what_nothing_depends_on_smoothly_has_no_gradient_as_in_the_reference() -> None:
+    for backend in ("llvm", "reference"):
+        x = torch.randn(2, 3, 5, requires_grad=True)
+        layer = Recurrent(Stepped(5, 4), backend=backend)
+        (gradient,) = torch.autograd.grad(layer(x)[0].sum(), [x], allow_unused=True)
+        assert gradient is None or not gradient.any()
+        if gradient is not None:
+            gradient.add_(1)  # memory of its own
