@@ -42,6 +42,9 @@ def graphs() -> dict[str, tuple[Graph, list[Node], list[Node]]]:
     g = Graph()
     x = g.node("step", 3, (), ("x", 0))
     found["what is given"] = g, [g.mul(x, x)], []
+    g = Graph()
+    mask, h = g.node("row", 3, (), ("hidden_mask", 0)), g.node("state", 3, (), (0, 0))
+    found["a mask that is multiplied"] = g, [g.mul(h, mask), g.apply("stop", h)], [mask]
     return found
 
 

@@ -17,9 +17,9 @@ _GIVEN = frozenset({"step", "row", "shared", "const", "share"})
 
 _ENDLESS = 1 << 60
 
-Place: TypeAlias = tuple[Node | None, int]
-_START: Place = (None, 0)
-_END: Place = (None, 1)
+Point: TypeAlias = tuple[Node | None, int]
+_START: Point = (None, 0)
+_END: Point = (None, 1)
 
 
 def choose(gradients: Iterable[Node], multiplied: Iterable[Node]) -> tuple[Node, ...]:
@@ -53,9 +53,9 @@ def _cut(read: Sequence[Node], free: Sequence[Node]) -> list[Node]:
     Each node is an edge of its width, from `(node, 0)` to `(node, 1)`: those of the smallest cut between what must be
     kept and what is read. Of several cuts it is the last, which leaves least to do again.
     """
-    room: dict[Place, dict[Place, int]] = defaultdict(dict)
+    room: dict[Point, dict[Point, int]] = defaultdict(dict)
 
-    def edge(start: Place, end: Place, size: int) -> None:
+    def edge(start: Point, end: Point, size: int) -> None:
         room[start][end] = size
         room[end].setdefault(start, 0)
 
@@ -78,9 +78,9 @@ def _cut(read: Sequence[Node], free: Sequence[Node]) -> list[Node]:
     return [n for n in nodes if (n, 1) in behind and (n, 0) not in behind]
 
 
-def _path(room: Mapping[Place, Mapping[Place, int]]) -> list[tuple[Place, Place]]:
+def _path(room: Mapping[Point, Mapping[Point, int]]) -> list[tuple[Point, Point]]:
     """Return the shortest way from start to end on which there is room, or nothing."""
-    before: dict[Place, Place] = {_START: _START}
+    before: dict[Point, Point] = {_START: _START}
     waiting = deque([_START])
     while waiting and _END not in before:
         here = waiting.popleft()
@@ -88,7 +88,7 @@ def _path(room: Mapping[Place, Mapping[Place, int]]) -> list[tuple[Place, Place]
             if size and there not in before:
                 before[there] = here
                 waiting.append(there)
-    path: list[tuple[Place, Place]] = []
+    path: list[tuple[Point, Point]] = []
     here = _END
     while here in before and here != _START:
         path.append((before[here], here))
@@ -96,8 +96,8 @@ def _path(room: Mapping[Place, Mapping[Place, int]]) -> list[tuple[Place, Place]
     return path
 
 
-def _leading_to(room: Mapping[Place, Mapping[Place, int]], end: Place) -> set[Place]:
-    """Return the places from which there is still room all the way to the end."""
+def _leading_to(room: Mapping[Point, Mapping[Point, int]], end: Point) -> set[Point]:
+    """Return the points from which there is still room all the way to the end."""
     found, waiting = {end}, [end]
     while waiting:
         here = waiting.pop()

@@ -24,6 +24,7 @@ class Window(NamedTuple):
 
 
 def windows_of(program: Program) -> list[Window]:
+    """Return every window, in the order of the program's outer products."""
     return [_window(outer) for outer in program.outers]
 
 
