@@ -67,3 +67,12 @@ def test_what_is_read_is_saved_rather_than_made_again_at_the_same_cost() -> None
     n = g.apply("tanh", g.node("state", 4, (), (0, 0)))
     slope = g.sub(g.const(1.0), g.mul(n, n))
     assert choose([g.mul(g.node("grad", 4, (), (0, 0)), slope)], []) == (slope,)
+
+
+def test_which_number_was_the_largest_is_saved() -> None:
+    """Made again, a number may be rounded otherwise, and no number be the largest."""
+    g = Graph()
+    row = g.mul(g.node("state", 4, (), (0, 0)), g.node("step", 4, (), ("x", 0)))
+    largest = g.apply("equal", row, g.reduce("max", row))
+    gradient = g.where(largest, g.node("grad", 4, (), (0, 0)), g.const(0.0))
+    assert choose([gradient], []) == (largest,)

@@ -45,6 +45,14 @@ class LargestOfProduct(One):
         return torch.tanh(x + torch.amax(self.recurrent("a", h), -1, keepdim=True))
 
 
+class LargestOfSum(One):
+    """What is largest is made again in reverse, and must be the same number."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        y = x * 0.7 + h * h * 0.3 + torch.tanh(h) * x
+        return torch.tanh(y - torch.amax(y * y + x * h, -1, keepdim=True))
+
+
 class GateUnread(Two):
     def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
         a, _ = self.gate(x, h)
@@ -80,8 +88,8 @@ class ProductOfMask(One):
 
 
 STEPS: list[tuple[type[Cell], dict[str, Any]]] = [
-    (MeanOfState, {}), (MeanOfInput, {}), (MeanOfMean, {}), (LargestOfProduct, {}), (GateUnread, {}),
-    (GateUnread, {"layer_norm": True}), (GateUnread, {"rms_norm": True}), (GateWithoutGradient, {"layer_norm": True}),
+    (MeanOfState, {}), (MeanOfInput, {}), (MeanOfMean, {}), (LargestOfProduct, {}), (LargestOfSum, {}),
+    (GateUnread, {}), (GateUnread, {"layer_norm": True}), (GateUnread, {"rms_norm": True}), (GateWithoutGradient, {"layer_norm": True}),
     (NormReadTwice, {}), (NormInPart, {}), (ProductOfMask, {"variational_dropout": 0.3}),
 ]  # fmt: skip
 

@@ -43,8 +43,12 @@ def _of_gradients(roots: Iterable[Node]) -> dict[Node, None]:
 
 
 def _must_keep(node: Node) -> bool:
-    """Whether a node that is needed cannot be made again, or takes too long."""
-    return node.op in COSTLY or node.op in REDUCTIONS or node.op in ("product", "state")
+    """Whether a node that is needed cannot be made again, or takes too long.
+
+    Which number of a row was its largest is told by all of their bits: made again, one may be rounded otherwise.
+    """
+    is_largest = node.op == "equal" and any(i.op in REDUCTIONS for i in node.inputs)
+    return is_largest or node.op in COSTLY or node.op in REDUCTIONS or node.op in ("product", "state")
 
 
 def _cut(read: Sequence[Node], free: Sequence[Node]) -> list[Node]:
