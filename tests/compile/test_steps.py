@@ -89,8 +89,9 @@ class ProductOfMask(One):
 
 STEPS: list[tuple[type[Cell], dict[str, Any]]] = [
     (MeanOfState, {}), (MeanOfInput, {}), (MeanOfMean, {}), (LargestOfProduct, {}), (LargestOfSum, {}),
-    (GateUnread, {}), (GateUnread, {"layer_norm": True}), (GateUnread, {"rms_norm": True}), (GateWithoutGradient, {"layer_norm": True}),
-    (NormReadTwice, {}), (NormInPart, {}), (ProductOfMask, {"variational_dropout": 0.3}),
+    (GateUnread, {}), (GateUnread, {"layer_norm": True}), (GateUnread, {"rms_norm": True}),
+    (GateWithoutGradient, {"layer_norm": True}), (NormReadTwice, {}), (NormInPart, {}),
+    (ProductOfMask, {"variational_dropout": 0.3}),
 ]  # fmt: skip
 
 
