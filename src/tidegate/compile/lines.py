@@ -15,9 +15,10 @@ from tidegate.compile import memory
 from tidegate.compile.llvm import amx, lines, threads, windows
 from tidegate.compile.llvm.amx import PANEL, ROWS
 from tidegate.compile.llvm.host import Target
+from tidegate.compile.llvm.lines import AT_ONCE
 from tidegate.compile.loop import MOST_FORMS, REALS, Batch, Buffers, saved_begins
 from tidegate.compile.program import Program
-from tidegate.compile.windows import Place, line_width, shapes_of, tile_matrices, windows_of
+from tidegate.compile.windows import IN_ORDER, Place, line_width, shapes_of, tile_matrices, windows_of
 
 FEW_LINES, FEW = 1024, 1 << 24
 """Up to so many lines and multiplications, what calling torch for each matrix costs is worth sparing."""
@@ -32,14 +33,10 @@ STRETCH_BYTES, STRETCH_UNITS = 1 << 21, 16
 """What a run keeps of a stretch of steps for its matrices stays in the cache; lines are at least so many for each unit
 (M N / (M + N)), which makes adding up stretches a few hundredths of summing them."""
 
-AT_ONCE = 96
-"""So many lines are torn at a time: with 256 it takes a tenth longer."""
-
 MOST_ROWS = 256
 """The highest part of a result: what is torn for it fits into the second cache."""
 
 
-_IN_ORDER = torch.arange(AT_ONCE, device="cpu")
 _FIELD = {field: place for place, field in enumerate(windows.FIELDS)}
 
 
@@ -214,7 +211,7 @@ def _by_tiles(first: Tensor, second: Tensor, out: Tensor | None, target: Target,
         "first": first.data_ptr(), "first_stride": first.stride(0), "second": second.data_ptr(),
         "second_stride": second.stride(0), "result": result.data_ptr(), "result_stride": result.stride(0),
         "scratch": memory.aligned(own), "scratch_numbers": each, "tile_numbers": tile_numbers, "at_once": AT_ONCE,
-        "in_order": _IN_ORDER.data_ptr(),
+        "in_order": IN_ORDER.data_ptr(),
     }  # fmt: skip
     argument = array("q", [values.get(name, 0) for name in lines.SLOTS])
     threads.run(entry, argument.buffer_info()[0], workers)

@@ -12,15 +12,15 @@ from tidegate.compile import memory
 from tidegate.compile.llvm import own_lines, threads
 from tidegate.compile.llvm.amx import PANEL, ROWS, packed
 from tidegate.compile.llvm.host import Target
-from tidegate.compile.llvm.own_lines import HEAD, MOST, NOTED, PRODUCT, TEAR
+from tidegate.compile.llvm.lines import AT_ONCE
+from tidegate.compile.llvm.own_lines import HEAD, NOTED, PRODUCT, TEAR
 from tidegate.compile.loop import Buffers, saved_begins
 from tidegate.compile.program import Program
-from tidegate.compile.windows import Place, Window, line_width, shapes_of, tile_matrices, windows_of
+from tidegate.compile.windows import IN_ORDER, Place, Window, line_width, shapes_of, tile_matrices, windows_of
 
 OWN_BYTES, MOST_BYTES = 1 << 19, 1 << 26
 """A block's sums are at most so large, to stay in the second cache, and those of all blocks together."""
 
-IN_ORDER = torch.arange(MOST, device="cpu")
 _SIZE = torch.float32.itemsize
 
 
@@ -39,7 +39,7 @@ class OwnSums:
         self._windows = windows_of(program)
         self._whole = tile_matrices(self._windows, self._shapes)
         self._torn, size = _torn(self._windows, parts)
-        self._begin = NOTED + _padded(MOST * program.outer_width, 16)
+        self._begin = NOTED + _padded(AT_ONCE * program.outer_width, 16)
         self._numbers = self._begin + size
         self._results: list[tuple[int, int, int]] = []
         self._sums = 0
@@ -118,7 +118,7 @@ def _torn(windows: Sequence[Window], parts: int) -> tuple[Torn, int]:
         for place in sorted(places, key=lambda p: -p[3]):
             if _found(torn, place, unit) is None:
                 torn.append((place, unit, size))
-                size += _padded(place[3], unit) * packed(MOST, parts)
+                size += _padded(place[3], unit) * packed(AT_ONCE, parts)
     return torn, size
 
 

@@ -7,7 +7,11 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
+from tidegate.compile.llvm.lines import AT_ONCE
 from tidegate.compile.program import Outer, Program
+
+IN_ORDER = torch.arange(AT_ONCE, device="cpu")
+"""The lines that are torn at a time, one after the other."""
 
 Place: TypeAlias = tuple[str, int | str, int, int]
 """Some units of a buffer, a line for each row of each step: its kind and name, the first unit, and how many."""

@@ -18,22 +18,19 @@ from tidegate.compile.llvm.engine import share
 from tidegate.compile.llvm.frame import Frame
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
-from tidegate.compile.llvm.lines import define_taking, define_turning
+from tidegate.compile.llvm.lines import AT_ONCE, define_taking, define_turning
 from tidegate.compile.llvm.panels import define
 from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, steps, strided
 
-MOST = 96
-"""So many lines are added at a time, a multiple of 32: with more, less stays in the cache."""
-
-NOTED = 4 * MOST
+NOTED = 4 * AT_ONCE
 """How many float32 numbers the lines' positions take, at the beginning of a thread's memory: first those where lines
 stand step by step, then those where they stand row by row."""
 
 HEAD = ("torn", "tears", "products", "in_order", "sums", "blocks", "apart", "adds")
 """What the table begins with: from which number of a thread's memory on things are torn, how many are torn and how
-many products are made of them, the address of the numbers 0, 1, … up to `MOST`; where the blocks' sums stand, how many
-blocks there are, and how far their sums are apart; whether what they come to is added to what is there."""
+many products are made of them, the address of the numbers 0, 1, … up to `AT_ONCE`; where the blocks' sums stand, how
+many blocks there are, and how far their sums are apart; whether what they come to is added to what is there."""
 
 TEAR = ("address", "begin", "stride", "columns", "by_row", "taken", "place")
 """What it says of each thing torn: the address of line 0, or 0 for the lines in the thread's own memory, and the number
@@ -65,8 +62,8 @@ def compiled(target: Target, parts: int) -> int:
 def declare(module: ir.Module, parts: int) -> ir.Function:
     """Declare `void add_lines(i64 lines, void* own, i64* table, i64 block, i1 adds)`.
 
-    It adds up to `MOST` lines to a block's sums, or, unless it `adds`, begins them with these. The positions of lines,
-    as integers, begin the thread's `own` memory, lines of its own follow after `NOTED` numbers; the table is an array
+    It adds up to `AT_ONCE` lines to a block's sums, or, unless it `adds`, begins them with these. The positions of
+    lines, as integers, begin the thread's `own` memory, lines of its own follow after `NOTED` numbers; the table is an array
     of `HEAD`, and then of every `TEAR` and every `PRODUCT`. Positions count lines of what stands elsewhere. The unit is
     ready, see `amx.Configured`.
     """
@@ -184,7 +181,7 @@ class OwnLines:
         That is whether the block's sums have begun.
         """
         b = self._lanes.builder
-        full = b.icmp_signed(">", b.add(count, rows), INDEX(MOST))
+        full = b.icmp_signed(">", b.add(count, rows), INDEX(AT_ONCE))
         with b.if_then(full):
             self.end(count, begun, item)
         return b.select(full, INDEX(0), count), b.or_(begun, full)
@@ -194,7 +191,7 @@ class OwnLines:
         b, frame = self._lanes.builder, self._frame
         by_step = b.add(b.mul(time, frame.index("rows")), number)
         by_row = b.add(b.mul(number, frame.index("steps")), time)
-        for place, position in ((line, by_step), (b.add(line, INDEX(MOST)), by_row)):
+        for place, position in ((line, by_step), (b.add(line, INDEX(AT_ONCE)), by_row)):
             b.store(position, b.gep(self._own, [place], source_etype=INDEX), align=8)
 
     def line(self, count: ir.Value, row: ir.Value, name: int | str) -> ir.Value:
