@@ -63,9 +63,9 @@ def declare(module: ir.Module, parts: int) -> ir.Function:
     """Declare `void add_lines(i64 lines, void* own, i64* table, i64 block, i1 adds)`.
 
     It adds up to `AT_ONCE` lines to a block's sums, or, unless it `adds`, begins them with these. The positions of
-    lines, as integers, begin the thread's `own` memory, lines of its own follow after `NOTED` numbers; the table is an array
-    of `HEAD`, and then of every `TEAR` and every `PRODUCT`. Positions count lines of what stands elsewhere. The unit is
-    ready, see `amx.Configured`.
+    lines, as integers, begin the thread's `own` memory, lines of its own follow after `NOTED` numbers; the table is an
+    array of `HEAD`, and then of every `TEAR` and every `PRODUCT`. Positions count lines of what stands elsewhere.
+    The unit is ready, see `amx.Configured`.
     """
     return ir.Function(module, ir.FunctionType(ir.VoidType(), _TAKES), _shared(parts))
 
