@@ -27,7 +27,7 @@ def compiled(layer: Recurrent, batch: int) -> bool:
     if steps is None:
         return False
     x = torch.zeros(batch, layer.input_size, dtype=steps.dtype)
-    return steps.step(layer._every_cell(), x, None) is not None
+    return steps.step(layer.cells._modules, x, None) is not None
 
 
 def whole(layer: Recurrent, x: Tensor, state: object = None) -> tuple[Tensor, object]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
-from ctypes import c_size_t
 from dataclasses import dataclass
-from struct import Struct
 
 import torch
 
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
-from tidegate.compile.llvm import threads
 from tidegate.compile.loop import Batch
 from tidegate.compile.memory import aligned, fresh
 from tidegate.compile.settled import Place, kernels_of
@@ -20,15 +16,16 @@ from tidegate.compile.settled import Place, kernels_of
 
 @dataclass(frozen=True)
 class Prepared:
-    """What one cell's kernel is told: numbers that stay, and what a step writes over the first of them.
+    """What one cell's kernel is told: numbers that stay, and those that a step writes over the first of them.
 
-    `write` does so with two counters, input, output, and the states before and after. `rows` is kept for the memory
-    that the numbers point to.
+    Those are two counters, the addresses of input and output, and of the states before and after; then come those of
+    the parameters, from the slot `reads` on. `kernel` is where it stands, `rows` is kept for the memory that the
+    numbers point to.
     """
 
-    kernel: Callable[[int | c_size_t], None]
+    kernel: int
     numbers: array[int]
-    write: Struct
+    reads: int
     size: int
     scratch: int
     parameters: list[Place]
@@ -36,23 +33,18 @@ class Prepared:
 
 
 class Argument:
-    """One layer's argument, and the memory that its kernel works in: for one thread at a time.
-
-    `write(numbers, 0, …)` writes what `Prepared.write` does.
-    """
+    """One layer's argument, at an address, and the memory that its kernel works in: for one thread at a time."""
 
     def __init__(self, layer: Prepared) -> None:
         self._memory = fresh((layer.size,), torch.uint8)
-        self.kernel, self.write = layer.kernel, layer.write.pack_into
-        self.numbers = layer.numbers[:]
-        self.numbers[layer.scratch] = aligned(self._memory)
-        # As C has it, so that no call need convert it.
-        self.address = c_size_t(self.numbers.buffer_info()[0])
-        self._parameters = slice(first := layer.write.size // self.numbers.itemsize, first + len(layer.parameters))
+        self._numbers = layer.numbers[:]
+        self._numbers[layer.scratch] = aligned(self._memory)
+        self._parameters = slice(layer.reads, layer.reads + len(layer.parameters))
+        self.address = self._numbers.buffer_info()[0]
 
     def reads(self, addresses: list[int]) -> None:
         """Take the parameters from these addresses from now on."""
-        self.numbers[self._parameters] = array("q", addresses)
+        self._numbers[self._parameters] = array("q", addresses)
 
 
 def prepared(cell: Cell, batch: int) -> Prepared | None:
@@ -78,9 +70,9 @@ def prepared(cell: Cell, batch: int) -> Prepared | None:
     multiplied = [matrices[name[1]] for name in first if name[0] == "matrix"]
     parameters = read + multiplied
     return Prepared(
-        kernel=threads.function(loop.entry),
+        kernel=loop.entry,
         numbers=numbers,
-        write=Struct(f"{len(first) - len(parameters)}q"),
+        reads=len(first) - len(parameters),
         size=form.size,
         scratch=slots["scratch",],
         parameters=parameters,

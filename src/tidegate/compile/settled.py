@@ -55,7 +55,7 @@ class Settled:
 
         The list of addresses is the same for as long as they are.
         """
-        # What `holds` does, again: a step is so short that a call more would be felt.
+        # What `holds` does, again: a run may be so short that a call more would be felt.
         if list(map(_changes, cells)) != self._changes or (self._lent and not all(lent() for lent in self._lent)):
             return None
         parameters: list[Tensor] = []

@@ -1,14 +1,16 @@
-"""One step of a stack of cells at a time: arguments of the kernels are kept, a step fills in addresses."""
+"""One step of a stack of cells at a time, by a compiled function that Python calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from operator import add
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tidegate.cells.base import Cell
+from tidegate.compile.llvm import one_step, python
+from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import MOST_FORMS
 from tidegate.compile.prepared import Argument, Prepared, prepared
 from tidegate.compile.settled import Settled, is_plain
@@ -16,9 +18,7 @@ from tidegate.compile.settled import Settled, is_plain
 MOST_ROWS = 32
 """Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
 
-
-# Looked up once: a step is so short that more would be felt.
-_address, _like = Tensor.data_ptr, torch.empty_like
+_NOBODY = object()
 
 
 class Stepper:
@@ -28,107 +28,115 @@ class Stepper:
     always runs with them as they are.
     """
 
-    def __init__(self, cells: Iterable[Cell], layers: Sequence[Prepared], batch: int) -> None:
-        self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
-        first = next(iter(cells))
-        self._read = self.settled.read
+    def __init__(self, cells: Mapping[str, Cell], layers: Sequence[Prepared], batch: int) -> None:
+        self.cells = list(cells.values())
+        self.places = [place for layer in layers for place in layer.parameters]
+        self.settled = Settled(self.cells, self.places)
+        self.layers = layers
+        first = self.cells[0]
         self.dtype = self.settled.dtype
-        self._shape = torch.Size((batch, first.input_size)) if layers else None
-        self._shapes = [torch.Size((len(list(cells)), batch, size)) for size in first.state_sizes]
-        self._begin = [torch.zeros(shape, dtype=self.dtype, device="cpu") for shape in self._shapes]
-        self._out = torch.empty(batch, first.state_sizes[0], dtype=self.dtype, device="cpu")
-        self._layers = layers
-        self._offsets = [batch * size * self.dtype.itemsize for size in first.state_sizes]
-        self._free: list[Arguments] = []
+        self.shape = torch.Size((batch, first.input_size))
+        with torch.inference_mode(False):
+            self.output = torch.empty(batch, first.state_sizes[0], dtype=self.dtype, device="cpu")
+            self.begin = [
+                torch.zeros(len(cells), batch, size, dtype=self.dtype, device="cpu") for size in first.state_sizes
+            ]
+        self._free: list[Taker] = []
 
     def fits(self, states: Sequence[Tensor]) -> bool:
-        """Whether these are plain tensors [layers, B, ·], dense, one for each state."""
-        shapes = self._shapes
-        if len(states) != len(shapes):
+        """Whether there are steps, and these are states [layers, B, ·] that they may overwrite."""
+        if not self.layers or [s.shape for s in states] != [s.shape for s in self.begin]:
             return False
-        for index, state in enumerate(states):
-            if type(state) is not Tensor or state.shape != shapes[index] or state.dtype is not self.dtype:
-                return False
-            if not (state.is_contiguous() and state.is_cpu):
-                return False
-        return True
+        return all(s.dtype is self.dtype and s.is_cpu and s.is_contiguous() and not s.is_neg() for s in states)
 
     def step(
-        self, cells: Iterable[Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
-    ) -> tuple[Tensor, Sequence[Tensor]] | None:
-        """Step from `state`, a tensor or one for each; return the output and the new states, or None, see `advance`."""
+        self, cells: Mapping[str, Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
+    ) -> tuple[Tensor, ...] | None:
+        """Step from `state`, a tensor or one for each; return the output and the new states.
+
+        `cells` are the layer's as they are now. Return None, and touch nothing, where this cannot be done: a tensor is
+        not plain and dense, of the weights' dtype and of the shape it must have, the cells are not what they were, or
+        their parameters. Nothing may follow torch's operations.
+        """
+        if not self.layers:
+            return None
         before: Sequence[Tensor]
         if state is None:
-            before = self._begin
-        elif type(state) is Tensor:
-            before = [state]
-        elif isinstance(state, list | tuple) and len(self._begin) > 1:
+            before = self.begin
+        elif len(self.begin) == 1:
+            before = (state,)  # type: ignore[assignment]
+        elif isinstance(state, list | tuple):
             before = state
         else:
             return None
-        if not self.fits(before):
-            return None
-        after = list(map(_like, self._begin))
         try:
-            arguments = self._free.pop()
+            taker = self._free.pop()
         except IndexError:  # all are at work, in other threads
-            arguments = self.arguments()
-        y = self.advance(cells, x, arguments, list(map(_address, before)), list(map(_address, after)))
-        self._free.append(arguments)
-        return None if y is None else (y, after)
+            taker = Taker(self)
+        done: tuple[Tensor, ...] | None = taker.take(cells, x, *before)
+        if done is None and taker.follows(cells):
+            done = taker.take(cells, x, *before)
+        self._free.append(taker)
+        return done
 
-    def arguments(self) -> Arguments:
-        """Return what `advance` works with: for one thread at a time."""
-        return Arguments(self._layers)
 
-    def advance(
-        self, cells: Iterable[Cell], x: Tensor, arguments: Arguments, begins: list[int], ends: list[int]
-    ) -> Tensor | None:
-        """Step from the states at the addresses `begins` to those at `ends`; return the output [B, H].
+class Taker:
+    """What takes the steps of a `Stepper`, with the memory that kernels work in: for one thread at a time.
 
-        `cells` are the layer's as they are now.
+    `take(cells, x, *states)` does what `Stepper.step` does. With states to overwrite it is `take(cells, x)`, which
+    returns the output alone; they are those that `Stepper.step` would take.
+    """
 
-        Return None, and touch nothing, where this cannot be done: `x` is not a plain, dense tensor [B, I] of the
-        weights' dtype, the cells are not what they were, or their parameters. Nothing may follow torch's operations.
-        """
-        if type(x) is not Tensor or x.shape != self._shape or x.dtype is not self.dtype:
-            return None
-        if not x.is_contiguous() or x.is_neg() or not x.is_cpu:
-            return None
-        read = self._read(cells)
+    def __init__(self, steps: Stepper, overwritten: Sequence[Tensor] = ()) -> None:
+        self._steps = steps
+        self._arguments = [Argument(layer) for layer in steps.layers]
+        self._parameters: list[Tensor] = []
+        self._addresses: list[int] = []
+        owners = [cell.owner._parameters for cell in steps.cells if cell.owner is not None]
+        shapes = [state.shape for state in steps.begin]
+        places = [state.data_ptr() for state in overwritten] or [0] * len(steps.begin)
+        objects: dict[str, object] = {
+            "Tensor": Tensor, "True": True, "False": False, "None": None, "dtype": steps.dtype, "'dtype'": "dtype",
+            "'shape'": "shape", "'is_cpu'": "is_cpu", "'changes'": "changes", "data_ptr": Tensor.data_ptr,
+            "is_neg": Tensor.is_neg, "is_contiguous": Tensor.is_contiguous, "empty_like": torch.empty_like,
+            "shape": steps.shape, "output": steps.output,
+        }  # fmt: skip
+        lists: dict[str, Sequence[tuple[int, ...]]] = {
+            "owners": [(id(names), len(names)) for names in owners],
+            "cells": [(id(cell), cell.changes) for cell in steps.cells],
+            "parameters": [(id(names), id(name), id(_NOBODY), 0) for names, name in steps.places],
+            "states": [
+                (id(like), id(shape), place, place, like[0].nbytes)
+                for like, shape, place in zip(steps.begin, shapes, places, strict=True)
+            ],
+            "layers": [(each.kernel, own.address) for each, own in zip(steps.layers, self._arguments, strict=True)],
+        }
+        # The table has addresses alone.
+        self._kept = objects, owners, shapes, list(overwritten)
+        self._table, begins = one_step.table(objects, lists)
+        self._first = begins["parameters"]
+        self.take: Callable[..., Any] = one_step.function(host(), self._table, in_place=bool(overwritten))
+        self.follows({str(number): cell for number, cell in enumerate(steps.cells)})
+
+    def follows(self, cells: Mapping[str, Cell]) -> bool:
+        """Take the parameters from where they are now; return whether they are others than before, or elsewhere."""
+        read = self._steps.settled.read(cells.values())
         if read is None:
-            return None
-        # The parameters are kept until the kernel is done with them.
-        _, addresses = read
-        if arguments.addresses is not addresses:
-            arguments.reads(addresses)
-        y = _like(self._out)
-        source, out = x.data_ptr(), y.data_ptr()
-        for layer in arguments.layers:
-            layer.write(layer.numbers, 0, 0, 0, source, out, *begins, *ends)
-            layer.kernel(layer.address)
-            if layer is not arguments.last:  # the one above runs on what this one gives out as its first state
-                source = ends[0]
-                begins, ends = list(map(add, begins, self._offsets)), list(map(add, ends, self._offsets))
-        return y
-
-
-class Arguments:
-    """What the kernels of a stack are told, layer by layer, and the addresses of parameters that it says."""
-
-    def __init__(self, layers: Sequence[Prepared]) -> None:
-        self.layers = [Argument(layer) for layer in layers]
-        self.last = self.layers[-1] if layers else None
-        self.addresses: list[int] = []
-        self._counts = [len(layer.parameters) for layer in layers]
-
-    def reads(self, addresses: list[int]) -> None:
-        """Take the parameters from these addresses from now on."""
+            return False
+        parameters, addresses = read
+        if addresses is self._addresses and all(a is b for a, b in zip(parameters, self._parameters, strict=True)):
+            return False
+        self._parameters, self._addresses = parameters, addresses
+        size = len(one_step.PARAMETER)
+        for number, (parameter, address) in enumerate(zip(parameters, addresses, strict=True)):
+            record = self._first + number * size
+            self._table[record + one_step.PARAMETER.index("parameter")] = id(parameter)
+            self._table[record + one_step.PARAMETER.index("address")] = address
         first = 0
-        for layer, count in zip(self.layers, self._counts, strict=True):
-            layer.reads(addresses[first : first + count])
-            first += count
-        self.addresses = addresses
+        for layer, argument in zip(self._steps.layers, self._arguments, strict=True):
+            argument.reads(addresses[first : first + len(layer.parameters)])
+            first += len(layer.parameters)
+        return True
 
 
 class Steppers:
@@ -142,8 +150,8 @@ class Steppers:
         return Steppers, ()
 
     def step(
-        self, cells: Iterable[Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
-    ) -> tuple[Tensor, Sequence[Tensor]] | None:
+        self, cells: Mapping[str, Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
+    ) -> tuple[Tensor, ...] | None:
         """Run one step of the cells as `Stepper.step` does; nothing may follow torch's operations."""
         done = None if self._last is None else self._last.step(cells, x, state)
         if done is None and isinstance(x, Tensor) and x.dim() == 2:
@@ -151,26 +159,31 @@ class Steppers:
             done = self._last.step(cells, x, state)
         return done
 
-    def of(self, cells: Iterable[Cell], batch: int) -> Stepper:
-        """Return the steps of `batch` rows; where there are none, one that refuses to advance."""
+    def of(self, cells: Mapping[str, Cell], batch: int) -> Stepper:
+        """Return the steps of `batch` rows; where there are none, one that refuses everything."""
         known = self._known.get(batch)
-        if known is None or not known.settled.holds(cells):
+        if known is None or not known.settled.holds(cells.values()):
             if len(self._known) >= MOST_FORMS:
                 self._known.clear()
             known = self._known[batch] = _stepper(cells, batch)
         return known
 
 
-def _stepper(cells: Iterable[Cell], batch: int) -> Stepper:
+def _stepper(cells: Mapping[str, Cell], batch: int) -> Stepper:
     """Prepare steps of `batch` rows; one without layers refuses everything.
 
     It has none where cells differ in size, do not compile, draw noise, read more than x, start from states or give
-    outputs of their own making, or have weights that are computed.
+    outputs of their own making, have weights that are computed, or are lent some that no kernel reads.
     """
-    first = next(iter(cells))
-    simple = 0 < batch <= MOST_ROWS and all(_is_simple(cell, first) for cell in cells)
-    layers = [prepared(cell, batch) for cell in cells] if simple else []
-    return Stepper(cells, [] if None in layers else layers, batch)  # type: ignore[arg-type]
+    first = next(iter(cells.values()))
+    simple = python.IS_THERE and 0 < batch <= MOST_ROWS and all(_is_simple(cell, first) for cell in cells.values())
+    layers = [prepared(cell, batch) for cell in cells.values()] if simple else []
+    found = [layer for layer in layers if layer is not None]
+    read = {(id(names), name) for layer in found for names, name in layer.parameters}
+    lent = {
+        (id(c.owner._parameters), name) for c in cells.values() if c.owner is not None for name in c.owner._parameters
+    }
+    return Stepper(cells, found if len(found) == len(layers) and lent <= read else [], batch)
 
 
 def _is_simple(cell: Cell, first: Cell) -> bool:

@@ -158,10 +158,9 @@ class Recurrent(nn.Module):
         `batch_norm` tells steps apart, and in training where masks are those of a whole run.
         """
         if not (inputs or torch.is_grad_enabled() or is_watched()) and self._steps_compile():
-            done = self._steppers.step(self._every_cell(), x, state)  # type: ignore[arg-type]
+            done = self._steppers.step(self._modules["cells"]._modules, x, state)  # type: ignore[union-attr,arg-type]
             if done is not None:
-                y, after = done
-                return y, after[0] if len(after) == 1 else tuple(after)
+                return done if len(done) == 2 else (done[0], done[1:])
         self._check_may_step("running one step")
         self._check_noise_of_steps()
         self._check(x, "B")
@@ -195,7 +194,7 @@ class Recurrent(nn.Module):
         """Return compiled steps of `batch` rows, as far as there are any."""
         if is_watched() or not self._steps_compile():
             return None
-        return self._steppers.of(self._every_cell(), batch)
+        return self._steppers.of(self._modules["cells"]._modules, batch)  # type: ignore[union-attr,arg-type]
 
     def _check_may_step(self, doing: str) -> None:
         if self.bidirectional:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tidegate.compile.settled import is_watched
-from tidegate.compile.stepping import Arguments, Stepper
+from tidegate.compile.stepping import Stepper, Taker
 from tidegate.errors import ShapeError
 from tidegate.nn.states import StackState, each_tensor, tensors_of
 
@@ -31,11 +31,10 @@ class Stream:
             self._state = each_tensor(lambda s: s.detach().clone(), state)
             self._begun = each_tensor(lambda s: s.detach().clone(), state)
         self._tensors = tensors_of(self._state)
-        self._places = [s.data_ptr() for s in self._tensors]
         self._space = layer._cells[0].space_sizes
         self._rows = self._tensors[0].shape[-2 - len(self._space)]
-        self._ready: Stepper | None = None
-        self._arguments = Arguments(())
+        self._stepper: Stepper | None = None
+        self._taker: Taker | None = None
         self._prepare()
 
     def __getstate__(self) -> tuple[Recurrent, StackState, StackState]:
@@ -57,13 +56,15 @@ class Stream:
 
     def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """Take one step; return the output."""
-        ready = self._ready
-        if ready is not None and not (inputs or is_watched()):
+        taker = self._taker
+        if taker is not None and not (inputs or is_watched()):
             # `_every_cell`, without a call more: a step is so short that it would be felt.
-            cells = self._layer._modules["cells"]._modules.values()  # type: ignore[union-attr]
-            done = ready.advance(cells, x, self._arguments, self._places, self._places)  # type: ignore[arg-type]
-            if done is not None:
-                return done
+            cells = self._layer._modules["cells"]._modules  # type: ignore[union-attr]
+            y = taker.take(cells, x)
+            if y is None and taker.follows(cells):  # type: ignore[arg-type]
+                y = taker.take(cells, x)
+            if y is not None:
+                return y
         if isinstance(x, Tensor) and x.dim() == 2 + len(self._space) and x.shape[0] != self._rows:
             raise ShapeError(
                 "taking a step of a stream",
@@ -79,11 +80,11 @@ class Stream:
 
     def _prepare(self) -> None:
         """Keep compiled steps at hand where the layer has them for a state like this."""
-        ready = self._layer._compiled_steps(self._rows)
-        if ready is not None and not ready.fits(self._tensors):
-            ready = None
-        if ready is not self._ready:
-            self._ready, self._arguments = ready, Arguments(()) if ready is None else ready.arguments()
+        stepper = self._layer._compiled_steps(self._rows)
+        if stepper is not self._stepper:
+            self._stepper, self._taker = stepper, None
+            if stepper is not None and stepper.fits(self._tensors):
+                self._taker = Taker(stepper, self._tensors)
 
     def _take(self, state: StackState) -> None:
         for mine, new in zip(self._tensors, tensors_of(state), strict=True):

@@ -34,7 +34,7 @@ def run(address: int, argument: int, threads: int) -> None:
 
 
 @lru_cache(maxsize=256)
-def function(address: int) -> Callable[[int | ctypes.c_size_t], None]:
+def function(address: int) -> Callable[[int], None]:
     """Return the C function `void f(void *argument)` at `address`, to be called on this thread."""
     return _Body(address)
 
