@@ -14,6 +14,8 @@ from tidegate.compile.llvm.amx import EXACT
 from tidegate.compile.llvm.host import host, target
 from tidegate.nn import Recurrent
 
+from .records import forget_records
+
 
 @pytest.fixture(autouse=True)
 def threads_as_before() -> Iterator[None]:
@@ -75,8 +77,10 @@ def test_one_call_for_all_matrices_sums_what_one_for_each_does(
     torch.set_num_threads(2)
     at_once = gradients()
     monkeypatch.setattr(lines, "ALONE", 0)
+    forget_records()
     shared = gradients()
     monkeypatch.setattr(lines, "FEW", 0)
+    forget_records()
     one_by_one = gradients()
     for a, b, c in zip(at_once, shared, one_by_one, strict=True):
         assert torch.equal(a, b)
@@ -121,6 +125,7 @@ def test_a_run_in_stretches_has_the_gradients_of_the_whole(
     whole = gradients()
     asked = []
     monkeypatch.setattr(lines.MatrixGradients, "stretch", lambda *_: asked.append(1) or stretch)
+    forget_records()
     parts = gradients()
     assert asked
     for number, (a, b) in enumerate(zip(whole, parts, strict=True)):
@@ -133,10 +138,11 @@ def test_a_run_in_stretches_has_the_gradients_of_the_whole(
 def test_stretches_keep_what_their_matrices_need_near_and_short_runs_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     real = lines.MatrixGradients.sum
-    monkeypatch.setattr(lines.MatrixGradients, "sum", lambda self, *given: ran.append(given[2]) or real(self, *given))
+    monkeypatch.setattr(lines.MatrixGradients, "sum", lambda self, *given: ran.append(given[3]) or real(self, *given))
     layer = Recurrent(CELLS["gru"](4, 16), backend="llvm")
     for steps, parts in ((100, 1), (20_000, 3)):
         ran.clear()
+        forget_records()
         layer(torch.randn(1, steps, 4))[0].sum().backward()
         assert len(ran) == parts
         assert sum(part.steps for part in ran) == steps

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from tidegate.cells import CELLS, Cell
 from tidegate.compile import native, select
+from tidegate.compile.launch import Run
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import Buffers
 from tidegate.compile.own_sums import MOST_BYTES, OWN_BYTES, OwnSums
+
+from .records import forget_records
 
 pytestmark = pytest.mark.skipif(
     host().isa != "amx", reason="this machine has no matrix unit, or Linux does not lend it"
@@ -30,6 +33,7 @@ def threads_as_before() -> Iterator[None]:
 
 def gradients(cell: Cell, x: Tensor, lengths: Tensor | None) -> list[Tensor]:
     torch.manual_seed(1)
+    forget_records()
     y, _ = select.unroll(cell, x, lengths=lengths, backend="llvm")
     return list(torch.autograd.grad(y, [x, *cell.parameters()], torch.randn_like(y)))
 
@@ -41,9 +45,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     begin = OwnSums.begin
 
-    def noted(self: OwnSums, buffers: Buffers, saved: Tensor, steps: int, count: int, blocks: int) -> Any:
+    def noted(self: OwnSums, run: Run, buffers: Buffers, saved: Tensor, steps: int, count: int, blocks: int) -> Any:
         rows.append(count)
-        return begin(self, buffers, saved, steps, count, blocks)
+        return begin(self, run, buffers, saved, steps, count, blocks)
 
     monkeypatch.setattr(OwnSums, "begin", noted)
     return rows

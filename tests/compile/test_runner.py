@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from tidegate.cells import CELLS, GRU, LSTM, Elman
-from tidegate.compile.runner import Runner
+from tidegate.compile.runner import Runners
 from tidegate.errors import ShapeError
 from tidegate.nn import Recurrent
 from tidegate.nn.norms import NORMS
@@ -43,14 +43,14 @@ def same_as_reference(layer: Recurrent, x: Tensor, state: object = None) -> None
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call of a prepared run did it."""
     done: list[bool] = []
-    original = Runner.run
+    original = Runners.run
 
-    def spy(self: Runner, *arguments: Tensor) -> object:
+    def spy(self: Runners, *arguments: Tensor) -> object:
         result = original(self, *arguments)  # type: ignore[arg-type]
         done.append(result is not None)
         return result
 
-    monkeypatch.setattr(Runner, "run", spy)
+    monkeypatch.setattr(Runners, "run", spy)
     return done
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tidegate.cells import Cell
 from tidegate.compile import memory
+from tidegate.compile.launch import Replay
 from tidegate.compile.select import BACKENDS
 
 from .cases import (
@@ -75,6 +76,16 @@ def memory_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
             return torch.full(tuple(shape), 255, dtype=dtype)
         return torch.full(tuple(shape), float("nan"), dtype=dtype)
 
+    make = Replay._make
+
+    def poisoning(self: Replay) -> list[Tensor]:
+        made = make(self)
+        for each, (by, _) in zip(made, self._makers, strict=True):
+            if by is torch.empty_like:
+                each.fill_(float("nan"))
+        return made
+
+    monkeypatch.setattr(Replay, "_make", poisoning)
     monkeypatch.setattr(memory, "fresh", poisoned)
     monkeypatch.setattr(memory, "MOST_BYTES", -1)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import memory
+from tidegate.compile.launch import Launch, Run, Table
 from tidegate.compile.llvm import amx, lines, threads, windows
 from tidegate.compile.llvm.amx import PANEL, ROWS
 from tidegate.compile.llvm.host import Target
@@ -82,14 +83,17 @@ class MatrixGradients:
         fits = STRETCH_BYTES // (self._program.outer_width * self._dtype.itemsize)
         return max(FEW_LINES, fits, STRETCH_UNITS * units)
 
-    def sum(self, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
+    def sum(self, run: Run, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps. Buffers are [T, B, ·]."""
-        count_lines = batch.steps * batch.rows
-        multiplications = count_lines * self._numbers
-        if self._target.fused and self._whole and count_lines <= FEW_LINES and multiplications <= FEW:
-            several = torch.get_num_threads() if multiplications > ALONE else 1
-            return self._by_windows(buffers, saved, batch, several)
+        if self.are_few(batch.rows, batch.steps):
+            several = torch.get_num_threads() if batch.steps * batch.rows * self._numbers > ALONE else 1
+            return self._by_windows(run, buffers, saved, batch, several)
         return self._one_by_one(buffers, saved, batch)
+
+    def are_few(self, rows: int, steps: int) -> bool:
+        """Whether the sums are one launch, and nothing of torch's."""
+        few = rows * steps <= FEW_LINES and rows * steps * self._numbers <= FEW
+        return few and self._target.fused and self._whole
 
     @cached_property
     def _entry(self) -> int:
@@ -107,22 +111,23 @@ class MatrixGradients:
     def _whole(self) -> bool:
         return tile_matrices(self._windows, self._shapes)
 
-    def _by_windows(self, buffers: Buffers, saved: Tensor, batch: Batch, several: int) -> list[Tensor]:
+    def _by_windows(self, run: Run, buffers: Buffers, saved: Tensor, batch: Batch, several: int) -> list[Tensor]:
         key = (batch.rows, batch.steps, batch.whole, several)
         known = self._tables.get(key)
         if known is None:
             if len(self._tables) >= MOST_FORMS:
                 self._tables.clear()
             known = self._tables[key] = self._table(*key)
-        found = [memory.fresh(shape, self._dtype) for shape in self._shapes]
-        table = known.numbers[:]
+        found = [run.blank(*shape, dtype=self._dtype) for shape in self._shapes]
+        table = Table(known.numbers[:])
         for place, name, offset, step in known.reads:
-            table[place] = (saved if name[0] == "saved" else buffers[name]).data_ptr() + offset + batch.first * step
+            table.point(place, saved if name[0] == "saved" else buffers[name], offset + batch.first * step)
         for place, matrix, offset in known.writes:
-            table[place] = found[matrix].data_ptr() + offset
-        told = {"windows": len(table) // len(windows.FIELDS), "table": table.buffer_info()[0]}
-        argument = array("q", [told.get(slot, 0) for slot in windows.SLOTS])
-        threads.run(self._entry, argument.buffer_info()[0], known.workers)
+            table.point(place, found[matrix], offset)
+        told = Table(array("q", [0] * len(windows.SLOTS)))
+        told.numbers[windows.SLOTS.index("windows")] = len(table.numbers) // len(windows.FIELDS)
+        told.point(windows.SLOTS.index("table"), table)
+        run.launch(Launch(self._entry, told, known.workers))
         return found
 
     def _table(self, count: int, length: int, whole: int, several: int) -> _Table:
@@ -156,6 +161,7 @@ class MatrixGradients:
         def standing(place: Place) -> Tensor:
             name, begin, width = self._stands(place, begins)
             whole = saved if name[0] == "saved" else buffers[name]
+            assert isinstance(whole, Tensor)
             skipped = batch.first * batch.rows * width if name[0] == "saved" else 0
             return whole.as_strided((count_lines, place[3]), (width, 1), whole.storage_offset() + begin + skipped)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import memory
-from tidegate.compile.llvm import amx, panels, threads
+from tidegate.compile.launch import Addressed, Launch, Run, Scratch, Table
+from tidegate.compile.llvm import amx, panels
 from tidegate.compile.llvm.ahead import AHEAD, AHEAD_TILES
 from tidegate.compile.llvm.engine import compile_module
 from tidegate.compile.llvm.host import Target
@@ -31,7 +32,7 @@ MOST_FORMS = 64
 # the first cache, 4 KB a way, that is 320 bytes apart, in the second, 32 to 128 KB a way, 8.5 KB.
 APART = 2128
 
-Buffers: TypeAlias = dict[tuple[str, int | str], Tensor]
+Buffers: TypeAlias = dict[tuple[str, int | str], Addressed]
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,10 @@ class Loop:
 
     def run(
         self,
+        run: Run,
         batch: Batch,
         matrices: Sequence[Tensor],
-        buffers: Mapping[tuple[str, int | str], Tensor],
+        buffers: Buffers,
         items: int,
         saved: Tensor | None = None,
     ) -> None:
@@ -152,48 +154,42 @@ class Loop:
         """
         several = torch.get_num_threads()
         form = self.form(batch, items, several)
-        own = memory.borrowed(form.size)
-        base = memory.aligned(own)
-        argument = form.numbers[:]
+        own = run.scratch(form.size)
+        told, launches = Table(form.numbers[:], batch), []
         if form.panels:
-            self._pack(form, matrices, base)
+            packing = Table(form.packing[:])
+            for slot, offset in form.panels:
+                packing.point(slot, own, offset)
+            self._place(form, matrices, packing)
+            launches.append(Launch(self.compiled.addresses[PREPARE], packing, form.packers))
         else:
-            self._place(form, matrices, argument)
-        argument[form.order] = batch.order.data_ptr()
-        argument[form.active] = batch.active.data_ptr()
+            self._place(form, matrices, told)
+        told.numbers[form.order] = batch.order.data_ptr()
+        told.numbers[form.active] = batch.active.data_ptr()
         for slot, offset in form.memory:
-            argument[slot] = base + offset
+            told.point(slot, own, offset)
         if saved is not None:
-            kept = saved.data_ptr()
             for slot, offset, step in form.saved:
-                argument[slot] = kept + offset + batch.first * step
+                told.point(slot, saved, offset + batch.first * step)
         for name, place, row_stride, step_stride in form.buffers:
             buffer = buffers.get(name)
             if buffer is not None:
-                argument[place] = buffer.data_ptr()
-                if row_stride is not None:
-                    argument[row_stride] = buffer.stride(-2)
-                if step_stride is not None:
-                    argument[step_stride] = buffer.stride(0)
-        threads.run(self.entry, argument.buffer_info()[0], several if items > 1 else 1)
-        memory.given_back(own)
+                told.point(place, buffer)
+                if row_stride is not None and isinstance(buffer, Scratch):
+                    told.numbers[row_stride] = buffer.apart
+                elif row_stride is not None and isinstance(buffer, Tensor):
+                    told.numbers[row_stride] = buffer.stride(-2)
+                if step_stride is not None and isinstance(buffer, Tensor):
+                    told.numbers[step_stride] = buffer.stride(0)
+        run.launch(*launches, Launch(self.entry, told, several if items > 1 else 1))
 
-    def _pack(self, form: _Form, matrices: Sequence[Tensor], base: int) -> None:
-        """Pack the windows of the matrices that products multiply by into panels."""
-        argument = form.packing[:]
-        for slot, offset in form.panels:
-            argument[slot] = base + offset
-        self._place(form, matrices, argument)
-        threads.run(self.compiled.addresses[PREPARE], argument.buffer_info()[0], form.packers)
-
-    def _place(self, form: _Form, matrices: Sequence[Tensor], argument: array[int]) -> None:
-        """Write into an argument where the matrices' windows stand."""
-        places = [(m.data_ptr(), m.stride(0)) for m in matrices]
+    def _place(self, form: _Form, matrices: Sequence[Tensor], told: Table) -> None:
+        """Tell where the matrices' windows stand."""
         for slot, matrix, row, column in form.windows:
-            address, stride = places[matrix]
-            argument[slot] = address + (row * stride + column) * self.bytes
+            each = matrices[matrix]
+            told.point(slot, each, (row * each.stride(0) + column) * self.bytes)
         for slot, matrix in form.strides:
-            argument[slot] = places[matrix][1]
+            told.numbers[slot] = matrices[matrix].stride(0)
 
     def form(self, batch: Batch, items: int, several: int) -> _Form:
         """Return the arguments for batches of a size, all but what changes from call to call."""
@@ -236,7 +232,7 @@ class Loop:
             numbers=array("q", [values.get(name, 0) for name in self.kernel.slots]),
             packing=array("q", [values.get(name, 0) for name in self.kernel.prepare_slots]),
             packers=several if panel_numbers * self.bytes >= SHARED_BYTES else 1,
-            size=scratch_begins + workers * scratch_bytes + memory.LINE,
+            size=scratch_begins + workers * scratch_bytes,
             order=slots["order",],
             active=slots["active",],
             memory=[(slots["scratch",], scratch_begins), *((slots[name], offset) for name, offset in panels_at)],

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tidegate.compile.launch import Addressed, Inside, Recording, Replay, Run
 from tidegate.compile.lines import MatrixGradients
 from tidegate.compile.llvm import amx, own_lines
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import REALS, Batch, Buffers, Loop, blocks_of, saved_size
-from tidegate.compile.memory import blank, leased, zeros
+from tidegate.compile.loop import MOST_FORMS, REALS, Batch, Buffers, Loop, blocks_of, saved_size
+from tidegate.compile.memory import zeros
 from tidegate.compile.own_sums import OwnSums
 from tidegate.compile.program import Program
 from tidegate.compile.stages import Plan
@@ -56,6 +58,7 @@ class Native:
         self.program = program
         self.target = target
         self.dtype = dtype
+        self._replays: dict[tuple[Any, ...], Replay] = {}
 
     @cached_property
     def infer(self) -> Loop:
@@ -119,7 +122,7 @@ class Native:
     def _dense(self) -> dict[tuple[str, int | str], int]:
         """The widths of what is dense: all but steps, the outputs' gradient, resets, vectors and matrices."""
         traced, states = self.program.traced, self.program.states
-        vectors = sum(shape.numel() for shape in traced.shapes[: len(traced.vectors)])
+        vectors = sum(self._vectors)
         found: dict[tuple[str, int | str], int] = {("out", 0): states[0], ("outer", 0): self.program.outer_width}
         for name, width in traced.widths.items():
             found |= {(kind, name): width for kind in ("row", "step_gradient")}
@@ -136,14 +139,22 @@ class Native:
         return OwnSums(self.program, self._saved, self.target, self.parts)
 
     @cached_property
-    def moved_by(self) -> set[int | str]:
-        """The inputs of steps that anything depends on smoothly: masks are none of them."""
-        stores = [target for stage in self.program.backward.stages for _, target in stage.stores]
-        return {name for kind, name, _ in stores if kind == "step_gradient"}
+    def names(self) -> list[str]:
+        """What steps and rows read, those of steps first."""
+        return list(self.program.traced.widths)
 
     @cached_property
-    def names(self) -> list[str]:
-        return list(self.program.traced.widths)
+    def moves(self) -> list[bool]:
+        """Whether anything depends smoothly on each of `names`, as an input of steps: on masks nothing does."""
+        stores = [target for stage in self.program.backward.stages for _, target in stage.stores]
+        moving = {name for kind, name, _ in stores if kind == "step_gradient"}
+        return [name in moving for name in self.names]
+
+    @cached_property
+    def _vectors(self) -> list[int]:
+        """How many numbers each vector has."""
+        traced = self.program.traced
+        return [shape.numel() for shape in traced.shapes[: len(traced.vectors)]]
 
     def forward(
         self, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor], initial: Sequence[Tensor],
@@ -154,16 +165,47 @@ class Native:
 
         Rows [B, ·] and states [B, ·] are dense, vectors and the lines of steps and matrices have unit stride.
         """
-        ragged = lengths is not None
         length, count = steps[0].shape[:2]
+        if lengths is None and resets is None and length * count:
+            key = (save, length, count, torch.get_num_threads(), *_lie(steps), *_lie(matrices))
+            replay = self._replays.get(key)
+            if replay is not None:
+                return replay.run([*steps, *rows, *states, *initial, *vectors, *matrices])
+        else:
+            key = None
+        run = partial(self._forward, length=length, count=count, lengths=lengths, resets=resets, save=save)
+        return self._run(key, run, (steps, rows, states, initial, vectors, matrices))
+
+    def _run(
+        self, key: tuple[Any, ...] | None, run: Callable[..., list[Tensor]], groups: Sequence[Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """Do a run; record it, for all that have the same key, where it has one."""
+        if key is None:
+            with Run() as now:
+                return run(now, *groups)
+        if len(self._replays) >= MOST_FORMS:
+            self._replays.clear()
+        recording = Recording()
+        # One tensor may be given twice, and another time not.
+        stand_ins = [[each.detach() for each in group] for group in groups]
+        results = run(recording, *stand_ins)
+        replay = self._replays[key] = recording.replay([each for group in stand_ins for each in group], results)
+        return replay.run([each for group in groups for each in group])
+
+    def _forward(
+        self, run: Run, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor],
+        initial: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], *,
+        length: int, count: int, lengths: Tensor | None, resets: Tensor | None, save: bool,
+    ) -> list[Tensor]:  # fmt: skip
+        ragged = lengths is not None
         buffers = self._given(steps, rows, vectors, resets)
-        outputs = blank(length, count, self.program.states[0], dtype=self.dtype, zero=ragged)
-        final = [blank(*s.shape, dtype=self.dtype) for s in states]
-        saved = leased(self.saved_size(length, count) if save else 0, dtype=self.dtype, zero=ragged)
+        outputs = run.blank(length, count, self.program.states[0], dtype=self.dtype, zero=ragged)
+        final = [run.blank(*s.shape, dtype=self.dtype) for s in states]
+        saved = run.leased(self.saved_size(length, count) if save else 0, dtype=self.dtype, zero=ragged)
         buffers["out", 0] = outputs
         _put(buffers, initial=states, final=final, fresh=initial)
         loop = self._loop_for(length, count, save)
-        loop.run(Batch.of(count, length, lengths), matrices, buffers, blocks_of(count), saved)
+        loop.run(run, Batch.of(count, length, lengths), matrices, buffers, blocks_of(count), saved)
         return [outputs, *final, saved]
 
     def _loop_for(self, length: int, count: int, save: bool) -> Loop:
@@ -187,43 +229,80 @@ class Native:
 
         Those that are 0 whatever happens may be one 0, expanded.
         """
-        program, dtype, ragged = self.program, self.dtype, lengths is not None
         length, count = steps[0].shape[:2]
-        names = self.names[: len(steps)]
-        to_steps = [
-            blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
-            if name in self.moved_by
-            else torch.zeros(1, dtype=dtype, device="cpu").expand(s.shape)
-            for name, s in zip(names, steps, strict=True)
-        ]
-        to_states = [blank(count, size, dtype=dtype) for size in program.states]
-        to_fresh = [blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
-        batch, blocks = Batch.of(count, length, lengths), blocks_of(count)
-        sizes = [v.shape[0] for v in vectors]
-        to_vectors = blank(*([blocks] if blocks > 1 else []), sum(sizes), dtype=dtype, zero=True)
+        states = self.program.states
         if out_gradient is None:
-            out_gradient = torch.zeros(1, dtype=dtype, device="cpu").expand(length, count, program.states[0])
+            out_gradient = torch.zeros(1, dtype=self.dtype, device="cpu").expand(length, count, states[0])
         finals = [
-            zeros(count, size, dtype) if g is None else g.contiguous()
-            for g, size in zip(final_gradients, program.states, strict=True)
+            zeros(count, size, self.dtype) if g is None else g.contiguous()
+            for g, size in zip(final_gradients, states, strict=True)
         ]
-        buffers = self._given(steps, rows, vectors, resets)
-        buffers["out_gradient", 0] = unit_stride(out_gradient)
-        for name, gradient in zip(names, to_steps, strict=True):
-            buffers["step_gradient", name] = gradient
-        shares = to_vectors.split_with_sizes(sizes, -1)
-        _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
-        if self._by_tiles(count) and self._own_sums.fit(blocks):
-            told, to_matrices = self._own_sums.begin(buffers, saved, length, count, blocks)
-            self.reverse_summing.run(batch, matrices, buffers | told, blocks, saved)
-            self._own_sums.end(told)
+        out_gradient = unit_stride(out_gradient)
+        key = replay = None
+        if lengths is None and resets is None and length * count:
+            key = (length, count, torch.get_num_threads(), out_gradient.stride(), *_lie(steps), *_lie(matrices))
+            replay = self._replays.get(key)
+        if replay is not None:
+            made = replay.run([out_gradient, saved, *finals, *steps, *rows, *vectors, *matrices])
         else:
-            to_matrices = self._reverse_in_stretches(batch, matrices, buffers, saved, ragged)
-        sums = to_vectors.sum(0).split_with_sizes(sizes) if blocks > 1 else shares
-        return [*to_steps, *to_states, *to_fresh, *sums, *to_matrices]
+            run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets)
+            groups = ([out_gradient, saved], finals, steps, rows, vectors, matrices)
+            made = self._run(key if self._is_launches(length, count) else None, run, groups)
+        moved = iter(made)
+        to_steps = [
+            next(moved) if moves else torch.zeros(1, dtype=self.dtype, device="cpu").expand(step.shape)
+            for moves, step in zip(self.moves, steps, strict=False)
+        ]
+        to_states = list(islice(moved, len(states) * (1 if resets is None else 2)))
+        to_vectors = next(moved)
+        total = to_vectors.sum(0) if to_vectors.dim() > 1 else to_vectors
+        return [*to_steps, *to_states, *total.split_with_sizes(self._vectors), *moved]
+
+    def _is_launches(self, length: int, count: int) -> bool:
+        """Whether backward over a full batch launches functions, and asks torch for nothing else."""
+        sums = self._matrix_gradients
+        few = sums.are_few(count, length) and sums.stretch(count, length) >= length
+        return few or self._has_own_sums(count)
+
+    def _has_own_sums(self, count: int) -> bool:
+        return self._by_tiles(count) and self._own_sums.fit(blocks_of(count))
+
+    def _backward(
+        self, run: Run, first: Sequence[Tensor], finals: Sequence[Tensor], steps: Sequence[Tensor],
+        rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], *,
+        length: int, count: int, lengths: Tensor | None, resets: Tensor | None,
+    ) -> list[Tensor]:  # fmt: skip
+        """Return the gradients of steps that anything depends on, of states and of what resets put there.
+
+        Then those of vectors, for each block in one, and those of matrices.
+        """
+        program, dtype, ragged = self.program, self.dtype, lengths is not None
+        (out_gradient, saved), names = first, self.names[: len(steps)]
+        to_steps = {
+            name: run.blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
+            for name, moves, s in zip(names, self.moves, steps, strict=False)
+            if moves
+        }
+        to_states = [run.blank(count, size, dtype=dtype) for size in program.states]
+        to_fresh = [run.blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
+        batch, blocks = Batch.of(count, length, lengths), blocks_of(count)
+        to_vectors = run.blank(*([blocks] if blocks > 1 else []), sum(self._vectors), dtype=dtype, zero=True)
+        buffers = self._given(steps, rows, vectors, resets)
+        buffers["out_gradient", 0] = out_gradient
+        buffers |= {("step_gradient", name): gradient for name, gradient in to_steps.items()}
+        begins = accumulate(self._vectors[:-1], initial=0)
+        shares = [Inside(to_vectors, begin * dtype.itemsize) for begin in begins]
+        _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
+        if self._has_own_sums(count):
+            told, to_matrices = self._own_sums.begin(run, buffers, saved, length, count, blocks)
+            self.reverse_summing.run(run, batch, matrices, buffers | told, blocks, saved)
+            self._own_sums.end(run, told)
+        else:
+            to_matrices = self._reverse_in_stretches(run, batch, matrices, buffers, saved, ragged)
+        return [*to_steps.values(), *to_states, *to_fresh, to_vectors, *to_matrices]
 
     def _reverse_in_stretches(
-        self, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, ragged: bool
+        self, run: Run, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, ragged: bool
     ) -> list[Tensor]:
         """Run backward into `buffers`; return the gradients of matrices, summed up stretch by stretch."""
         reverse = self.reverse_tiles if self._by_tiles(batch.rows) else self.reverse
@@ -231,12 +310,16 @@ class Native:
         outer = None
         for part in batch.stretches(self._matrix_gradients.stretch(batch.rows, batch.steps)):
             here = buffers if part is batch else _during(part, buffers)
-            here |= {name: here[name].contiguous() for name in self._matrix_gradients.inputs}
+            for name in self._matrix_gradients.inputs:
+                step = here[name]
+                assert isinstance(step, Tensor)
+                here[name] = run.contiguous(step)
             if outer is None or len(outer) < part.steps:
-                outer = leased(part.steps, part.rows, self.program.outer_width, dtype=self.dtype)
-            here["outer", 0] = outer[: part.steps].zero_() if ragged else outer[: part.steps]
-            reverse.run(part, matrices, here, blocks_of(part.rows), saved)
-            found = self._matrix_gradients.sum(here, saved, part)
+                outer = run.leased(part.steps, part.rows, self.program.outer_width, dtype=self.dtype)
+            now = outer if len(outer) == part.steps else outer[: part.steps]
+            here["outer", 0] = now.zero_() if ragged else now
+            reverse.run(run, part, matrices, here, blocks_of(part.rows), saved)
+            found = self._matrix_gradients.sum(run, here, saved, part)
             sums = [total.add_(each) for total, each in zip(sums, found, strict=True)] if sums else found
             for index, _ in enumerate(self.program.states):
                 buffers["final", index] = buffers["initial", index]
@@ -261,16 +344,21 @@ class Native:
         return buffers
 
 
+def _lie(tensors: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    """Return how far apart in memory a tensor's numbers are, for each tensor."""
+    return [each.stride() for each in tensors]
+
+
 def _during(part: Batch, buffers: Buffers) -> Buffers:
     """Return the buffers with only the steps of a part."""
     steps = slice(part.first, part.first + part.steps)
-    return {name: each[steps] if name[0] in TIMED else each for name, each in buffers.items()}
+    return {n: each[steps] if n[0] in TIMED and isinstance(each, Tensor) else each for n, each in buffers.items()}
 
 
-def _put(buffers: Buffers, **kinds: Sequence[Tensor]) -> None:
-    for kind, tensors in kinds.items():
-        for index, tensor in enumerate(tensors):
-            buffers[kind, index] = tensor
+def _put(buffers: Buffers, **kinds: Sequence[Addressed]) -> None:
+    for kind, targets in kinds.items():
+        for index, target in enumerate(targets):
+            buffers[kind, index] = target
 
 
 def unit_stride(x: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 import torch
@@ -36,17 +37,26 @@ def unroll_now(
     Differentiable once. Torch's dispatcher is taken where something watches it or a tensor is more than plain: alone
     it costs as much as a short run.
     """
-    groups = (steps, rows, states, fresh, vectors, matrices)
-    tensors = [t for group in groups for t in group]
+    tensors = [*steps, *rows, *states, *fresh, *vectors, *matrices]
     if torch._C._len_torch_dispatch_stack() or not all(
         type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors
     ):
         return unroll_as_node(native.key, steps, rows, states, fresh, vectors, matrices, lengths, resets)
+    return unroll_plain(native, steps, rows, states, fresh, vectors, matrices, lengths, resets)
+
+
+def unroll_plain(
+    native: Native, steps: Tensors, rows: Tensors, states: Tensors, fresh: Tensors, vectors: Tensors,
+    matrices: Tensors, lengths: Tensor | None, resets: Tensor | None,
+) -> Sequence[Tensor]:  # fmt: skip
+    """Do what `unroll_now` does on plain tensors, while nothing watches torch's dispatcher."""
+    groups = steps, rows, states, fresh, vectors, matrices
+    tensors = [*steps, *rows, *states, *fresh, *vectors, *matrices]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         # What `apply` does before, for torch.func's transforms, is a third of the time it takes.
         apply: Any = super(torch.autograd.Function, _Unroll).apply
         kernel = Kernel(native, native.forward, native.backward, by_batch=True)
-        done: Sequence[Tensor] = apply(kernel, tuple(map(len, groups)), lengths, resets, *tensors)
+        done: Sequence[Tensor] = apply(kernel, groups, lengths, resets, *tensors)
         return done
     outputs, *final, _ = native.forward(_turned(steps), rows, states, fresh, vectors, matrices, lengths, resets, False)
     return [outputs.transpose(0, 1), *final]
@@ -85,27 +95,29 @@ class Kernel(NamedTuple):
     by_batch: bool
 
 
+Groups: TypeAlias = tuple[Tensors, Tensors, Tensors, Tensors, Tensors, Tensors]
+"""Steps, rows, states, what resets put in their place, vectors and matrices."""
+
+
 class _Unroll(torch.autograd.Function):
-    """A kernel with its gradient. Tensors come flat, `counts` says how many of each kind.
+    """A kernel with its gradient: tensors come in groups, and flat, for autograd.
 
     To turn steps in here costs a fraction of doing it with gradients.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, kernel: Kernel, counts: Sequence[int], lengths: Tensor | None, resets: Tensor | None,
-        *tensors: Tensor,
-    ) -> Any:  # fmt: skip
-        steps, rows, states, fresh, vectors, matrices = _groups(counts, tensors)
+        ctx: Any, kernel: Kernel, groups: Groups, lengths: Tensor | None, resets: Tensor | None, *_: Tensor
+    ) -> Any:
+        steps, rows, states, fresh, vectors, matrices = groups
         by_time = _turned(steps) if kernel.by_batch else steps
         by_time = [x.clone() if x.is_inference() else x for x in by_time]  # those autograd does not keep
         outputs, *final, saved = kernel.forward(by_time, rows, states, fresh, vectors, matrices, lengths, resets, True)
-        ctx.kernel, ctx.counts = kernel, (len(steps), len(rows), len(vectors), len(matrices))
-        ctx.fresh, ctx.has = len(fresh), (lengths is not None, resets is not None)
         flags = [t for t in (lengths, resets) if t is not None]
         # For a second derivative alone, which is refused whatever it is asked for.
         asked = [t for t in (*states, *fresh, *steps) if t.requires_grad]
-        ctx.asked = len(asked)
+        counts = (len(asked), len(steps), len(rows), len(vectors), len(matrices))
+        ctx.kept = kernel, counts, len(fresh), lengths is not None, resets is not None
         ctx.save_for_backward(*asked, *by_time, *rows, *vectors, *matrices, saved, *flags)
         ctx.set_materialize_grads(False)
         # Turned in place: an autograd function's views may not be changed in place.
@@ -113,42 +125,38 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, out_gradient: Tensor | None, *final_gradients: Tensor | None) -> Any:
-        kernel, inputs = ctx.kernel, ctx.saved_tensors
-        tensors = list(inputs[ctx.asked :])
-        resets = tensors.pop() if ctx.has[1] else None
-        lengths = tensors.pop() if ctx.has[0] else None
+        (kernel, counts, fresh, has_lengths, has_resets), inputs = ctx.kept, ctx.saved_tensors
+        tensors = list(inputs)
+        resets = tensors.pop() if has_resets else None
+        lengths = tensors.pop() if has_lengths else None
         saved = tensors.pop()
-        steps, rows, vectors, matrices = _groups(ctx.counts, tensors)
+        _, steps, rows, vectors, matrices = _groups(counts, tensors)
 
-        def run() -> Sequence[Tensor]:
+        def run() -> Sequence[Tensor | None]:
             turned = out_gradient
             if kernel.by_batch and out_gradient is not None:
                 turned = out_gradient.transpose(0, 1)
             found = kernel.backward(turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
             if not kernel.by_batch:
                 return found
-            moved_by, names = kernel.native.moved_by, kernel.native.names
             turned_back = [
-                each.transpose(0, 1) if name in moved_by else None
-                for name, each in zip(names, found[: len(steps)], strict=False)
+                each.transpose(0, 1) if moves else None
+                for moves, each in zip(kernel.native.moves, found[: len(steps)], strict=False)
             ]
             return [*turned_back, *found[len(steps) :]]
 
         given = [t for t in (out_gradient, *final_gradients) if t is not None]
         found = without_derivative("a compiled kernel", run, [*inputs, *given])
-        to_steps, to_states, to_fresh, to_rest = _groups(
-            (len(steps), len(final_gradients), 0 if resets is None else ctx.fresh, len(vectors) + len(matrices)), found
-        )
-        fresh = to_fresh or [None] * ctx.fresh
-        return (*[None] * 4, *to_steps, *([None] * len(rows)), *to_states, *fresh, *to_rest)
+        # Rows have no gradient, nor has what resets would put in the place of states, without any.
+        after = len(steps) + len(final_gradients)
+        to_fresh = [None] * (0 if has_resets else fresh)
+        nothing = [None] * len(rows)
+        return (*[None] * 4, *found[: len(steps)], *nothing, *found[len(steps) : after], *to_fresh, *found[after:])
 
 
-def _groups(counts: Sequence[int], tensors: Sequence[Any]) -> list[list[Any]]:
-    found, begin = [], 0
-    for count in counts:
-        found.append(list(tensors[begin : begin + count]))
-        begin += count
-    return found
+def _groups(counts: Sequence[int], tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    each = iter(tensors)
+    return [list(islice(each, count)) for count in counts]
 
 
 def _forward(
@@ -208,12 +216,12 @@ def _forward_autograd(key: str, *arguments: Any) -> list[Tensor]:
     def backward(*given: Any) -> Any:
         return torch.ops.tidegate.unroll_backward(key, *given)
 
-    if not (torch.is_grad_enabled() and any(t.requires_grad for group in groups for t in group)):
-        return list(forward(*groups, lengths, resets, save))
     tensors = [t for group in groups for t in group]
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+        return list(forward(*groups, lengths, resets, save))
     apply: Any = _Unroll.apply
     kernel = Kernel(NATIVES[key], forward, backward, by_batch=False)
-    outputs, *final = apply(kernel, list(map(len, groups)), lengths, resets, *tensors)
+    outputs, *final = apply(kernel, groups, lengths, resets, *tensors)
     return [outputs, *final, outputs.new_empty(0)]
 
 

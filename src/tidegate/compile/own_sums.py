@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tidegate.compile import memory
-from tidegate.compile.llvm import own_lines, threads
+from tidegate.compile.launch import Launch, Run, Table
+from tidegate.compile.llvm import own_lines
 from tidegate.compile.llvm.amx import PANEL, ROWS, packed
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lines import AT_ONCE
@@ -51,36 +51,40 @@ class OwnSums:
         return 0 < size <= OWN_BYTES and blocks * size <= MOST_BYTES
 
     def begin(
-        self, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int
+        self, run: Run, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int
     ) -> tuple[Buffers, list[Tensor]]:
         """Return what a kernel is told beside `buffers`, and the matrices that `end` will write.
 
         It runs over so many steps, rows and blocks of rows.
         """
-        table, begins = self._table[:], list(saved_begins(self._saved, steps, rows))
-        sums = memory.fresh((blocks, self._sums), torch.float32)
-        table[HEAD.index("sums")], table[HEAD.index("blocks")] = sums.data_ptr(), blocks
+        table, begins = Table(self._table[:]), list(saved_begins(self._saved, steps, rows))
+        sums = run.scratch(blocks * self._sums * _SIZE)
+        table.point(HEAD.index("sums"), sums)
+        table.numbers[HEAD.index("blocks")] = blocks
         told: Buffers = {}
         for number, ((kind, name, offset, _), _, _) in enumerate(self._torn):
             at = len(HEAD) + number * len(TEAR)
             if kind == "saved":
-                table[at] = saved.data_ptr() + begins[int(name)] * _SIZE
+                table.point(at, saved, begins[int(name)] * _SIZE)
             elif kind != "outer":
                 buffer = buffers[kind, name]
+                assert isinstance(buffer, Tensor)
                 by_row = not buffer.is_contiguous() and buffer.transpose(0, 1).is_contiguous()
-                told[kind, name] = buffer if by_row else buffer.contiguous()
-                table[at] = told[kind, name].data_ptr() + offset * _SIZE
-                table[at + TEAR.index("by_row")] = by_row
-        matrices = [memory.blank(*shape, dtype=torch.float32, zero=not self._whole) for shape in self._shapes]
+                told[kind, name] = dense = buffer if by_row else run.contiguous(buffer)
+                table.point(at, dense, offset * _SIZE)
+                table.numbers[at + TEAR.index("by_row")] = by_row
+        matrices = [run.blank(*shape, dtype=torch.float32, zero=not self._whole) for shape in self._shapes]
         for place, matrix, offset in self._results:
-            table[place] = matrices[matrix].data_ptr() + offset * _SIZE
-        own = memory.leased(torch.get_num_threads(), self._numbers, dtype=torch.float32)
-        told |= {("own", 0): own, ("sums", 0): sums, ("table", 0): torch.frombuffer(table, dtype=torch.int64)}
+            table.point(place, matrices[matrix], offset * _SIZE)
+        own = run.scratch(torch.get_num_threads() * self._numbers * _SIZE, self._numbers)
+        told |= {("own", 0): own, ("sums", 0): sums, ("table", 0): table}
         return told, matrices
 
-    def end(self, told: Buffers) -> None:
+    def end(self, run: Run, told: Buffers) -> None:
         """Write the matrices, when the kernel is done."""
-        threads.function(own_lines.compiled(self._target, self._parts))(told["table", 0].data_ptr())
+        table = told["table", 0]
+        assert isinstance(table, Table)
+        run.launch(Launch(own_lines.compiled(self._target, self._parts), table))
 
     def _new_table(self) -> array[int]:
         """Return the table as `own_lines` has it, but for addresses; note where results and sums belong."""

@@ -10,7 +10,7 @@ import torch
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
 from tidegate.compile.loop import Batch
-from tidegate.compile.memory import aligned, fresh
+from tidegate.compile.memory import LINE, aligned, fresh
 from tidegate.compile.settled import Place, kernels_of
 
 
@@ -36,7 +36,7 @@ class Argument:
     """One layer's argument, at an address, and the memory that its kernel works in: for one thread at a time."""
 
     def __init__(self, layer: Prepared) -> None:
-        self._memory = fresh((layer.size,), torch.uint8)
+        self._memory = fresh((layer.size + LINE,), torch.uint8)
         self._numbers = layer.numbers[:]
         self._numbers[layer.scratch] = aligned(self._memory)
         self._parameters = slice(layer.reads, layer.reads + len(layer.parameters))

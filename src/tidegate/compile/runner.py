@@ -13,7 +13,7 @@ from tidegate.compile.call import Call
 from tidegate.compile.loop import MOST_FORMS
 from tidegate.compile.memory import zeros
 from tidegate.compile.native import Native
-from tidegate.compile.operator import unroll_now
+from tidegate.compile.operator import unroll_plain
 from tidegate.compile.select import choose
 from tidegate.compile.settled import Place, Settled, is_plain, kernels_of
 
@@ -31,9 +31,12 @@ class Layer:
 class Runner:
     """Cells that feed each other, over full batches, for as long as nothing of them is set anew."""
 
-    def __init__(self, cells: Iterable[Cell], layers: Sequence[Layer]) -> None:
+    def __init__(self, cells: Iterable[Cell], layers: Sequence[Layer], batch: int) -> None:
         self.settled = Settled(cells, [place for layer in layers for place in layer.parameters])
         self._layers = layers
+        widths = layers[0].states if layers else ()
+        self._shapes = [torch.Size((len(layers), batch, width)) for width in widths]
+        self._begin = [zeros(batch, width, self.settled.dtype) for width in widths]
 
     def run(
         self, cells: Iterable[Cell], x: Tensor, given: Sequence[Tensor] | None
@@ -43,13 +46,11 @@ class Runner:
         Return None where it must be done the long way: `x` or a state is not a plain tensor of the weights' dtype
         that fits, the cells are not what they were, or their parameters.
         """
-        settled = self.settled
-        if not self._layers or not self._takes(x):
+        if not self._layers or x.is_neg():
             return None
-        shapes = [(len(self._layers), x.shape[0], width) for width in self._layers[0].states]
-        if given is not None and not (all(map(self._takes, given)) and [s.shape for s in given] == shapes):
+        if given is not None and not (all(map(self._takes, given)) and [s.shape for s in given] == self._shapes):
             return None
-        read = settled.read(cells)
+        read = self.settled.read(cells)
         if read is None:
             return None
         parameters, _ = read
@@ -57,11 +58,8 @@ class Runner:
         for number, layer in enumerate(self._layers):
             split, last = first + layer.vectors, first + len(layer.parameters)
             vectors = [v if v.dim() == 1 else v.reshape(-1) for v in parameters[first:split]]
-            if given is None:
-                states = [zeros(*shape[1:], settled.dtype) for shape in shapes]
-            else:
-                states = [s[number].contiguous() for s in given]
-            x, *ends = unroll_now(layer.native, [x], [], states, [], vectors, parameters[split:last], None, None)
+            states = self._begin if given is None else [s[number].contiguous() for s in given]
+            x, *ends = unroll_plain(layer.native, [x], [], states, [], vectors, parameters[split:last], None, None)
             after.append(ends)
             first = last
         if len(after) == 1:
@@ -98,11 +96,13 @@ class Runners:
             return None
         key = (x.shape, backend)
         known = self._known.get(key)
-        if known is None or not known.settled.holds(cells):
+        done = None if known is None else known.run(cells, x, given)
+        if done is None and (known is None or not known.settled.holds(cells)):
             if len(self._known) >= MOST_FORMS:
                 self._known.clear()
             known = self._known[key] = _runner(cells, x, backend)
-        return known.run(cells, x, given)
+            done = known.run(cells, x, given)
+        return done
 
 
 def _runner(cells: Iterable[Cell], x: Tensor, backend: str) -> Runner:
@@ -115,9 +115,9 @@ def _runner(cells: Iterable[Cell], x: Tensor, backend: str) -> Runner:
     for cell in cells:
         layer = _layer(cell, x, backend)
         if layer is None or layer.states != sizes:
-            return Runner(cells, [])
+            return Runner(cells, [], x.shape[0])
         layers.append(layer)
-    return Runner(cells, layers)
+    return Runner(cells, layers, x.shape[0])
 
 
 def _layer(cell: Cell, x: Tensor, backend: str) -> Layer | None:

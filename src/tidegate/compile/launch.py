@@ -1,0 +1,265 @@
+"""Runs of compiled functions: memory to work in, what each function is told, and both prepared for one size.
+
+What a function is told are numbers and addresses in one table. For runs of one size all but the addresses is the same:
+a `Replay` keeps it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeAlias
+
+import torch
+from torch import Tensor
+
+from tidegate.compile import memory
+from tidegate.compile.llvm import threads
+
+# Looked up once: a run may be so short that more would be felt.
+_address = Tensor.data_ptr
+
+
+class Scratch:
+    """Memory that a run works in, from the beginning of a line on: parts of it are `apart` numbers apart."""
+
+    def __init__(self, tensor: Tensor, apart: int) -> None:
+        self.tensor = tensor
+        self.apart = apart
+
+    def data_ptr(self) -> int:
+        return memory.aligned(self.tensor)
+
+
+class Inside:
+    """A place so many bytes behind where a tensor begins."""
+
+    def __init__(self, tensor: Tensor, behind: int) -> None:
+        self.tensor = tensor
+        self.behind = behind
+
+
+class Table:
+    """Numbers that a compiled function is told, and the slots where addresses belong.
+
+    `keeps` is what the numbers know the address of already.
+    """
+
+    def __init__(self, numbers: array[int], keeps: object = None) -> None:
+        self.numbers = numbers
+        self.keeps = keeps
+        self.addresses: list[tuple[int, Tensor | Scratch | Table, int]] = []
+
+    def point(self, slot: int, target: Addressed, behind: int = 0) -> None:
+        """Let a slot hold an address: where the target begins, and so many bytes behind."""
+        if isinstance(target, Inside):
+            self.addresses.append((slot, target.tensor, behind + target.behind))
+        else:
+            self.addresses.append((slot, target, behind))
+
+    def data_ptr(self) -> int:
+        return self.numbers.buffer_info()[0]
+
+    def fill(self) -> None:
+        """Write the addresses, in every table that this one points to as well."""
+        for slot, target, behind in self.addresses:
+            if isinstance(target, Table):
+                target.fill()
+            self.numbers[slot] = target.data_ptr() + behind
+
+
+Addressed: TypeAlias = Tensor | Scratch | Table | Inside
+
+
+class Launch:
+    """A compiled function, the table that it is told, and on how many threads it runs."""
+
+    def __init__(self, entry: int, table: Table, workers: int = 1) -> None:
+        self.entry = entry
+        self.table = table
+        self.workers = workers
+
+
+class Run:
+    """One run, as it is done: memory is given and functions are launched when they are asked for."""
+
+    def __init__(self) -> None:
+        self._borrowed: list[Scratch] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._borrowed:
+            memory.given_back(each.tensor)
+
+    def blank(self, *shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
+        """Return what `memory.blank` does."""
+        return memory.blank(*shape, dtype=dtype, zero=zero)
+
+    def leased(self, *shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
+        """Return what `memory.leased` does."""
+        return memory.leased(*shape, dtype=dtype, zero=zero)
+
+    def contiguous(self, tensor: Tensor) -> Tensor:
+        """Return a tensor dense, copied where it is not."""
+        return tensor.contiguous()
+
+    def scratch(self, size: int, apart: int = 0) -> Scratch:
+        """Return memory of so many bytes for as long as the run lasts."""
+        self._borrowed.append(Scratch(memory.borrowed(size + memory.LINE), apart))
+        return self._borrowed[-1]
+
+    def launch(self, *launches: Launch) -> None:
+        """Call the functions one after the other."""
+        for each in launches:
+            each.table.fill()
+        for each in launches:
+            threads.run(each.entry, each.table.data_ptr(), each.workers)
+
+
+Maker: TypeAlias = tuple[Callable[[Any], Tensor], Any]
+"""What makes a tensor, and of what."""
+
+
+class Recording(Run):
+    """A run that is not done, but noted: tensors it gives stand for those that a replay makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[Tensor] = []
+        self._makers: list[Maker] = []
+        self._copied: list[tuple[Tensor, Tensor]] = []
+        self._sizes: list[int] = []
+        self._launches: list[Launch] = []
+
+    def blank(self, *shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
+        return self._make(memory.blank, shape, dtype, zero)
+
+    def leased(self, *shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
+        return self._make(memory.leased, shape, dtype, zero)
+
+    def _make(self, make: Callable[..., Tensor], shape: Sequence[int], dtype: torch.dtype, zero: bool) -> Tensor:
+        new = torch.empty(shape, dtype=dtype, device="cpu")
+        if new.nbytes < memory.SMALL_BYTES:  # as either does, in half the time
+            like = torch.empty(1, dtype=dtype, device="cpu").expand(shape)  # which needs no memory
+            self._makers.append((torch.zeros_like if zero else torch.empty_like, like))
+        else:
+            self._makers.append((lambda shape: make(*shape, dtype=dtype, zero=zero), shape))
+        self._made.append(new)
+        return new
+
+    def contiguous(self, tensor: Tensor) -> Tensor:
+        if tensor.is_contiguous():
+            return tensor
+        self._copied.append((tensor, torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")))
+        return self._copied[-1][1]
+
+    def scratch(self, size: int, apart: int = 0) -> Scratch:
+        self._sizes.append(size + memory.LINE)
+        self._borrowed.append(Scratch(torch.empty(0), apart))
+        return self._borrowed[-1]
+
+    def launch(self, *launches: Launch) -> None:
+        self._launches += launches
+
+    def replay(self, given: Sequence[Tensor], results: Sequence[Tensor]) -> Replay:
+        """Return what was noted, to be done on other tensors in place of those given, no two of which are the same.
+
+        `results` are some of those made.
+        """
+        copies = [copy for _, copy in self._copied]
+        numbers = {id(each): number for number, each in enumerate([*given, *self._made, *copies, *self._borrowed])}
+        begins: dict[int, int] = {}
+        tables: list[Table] = []
+        for each in self._launches:
+            _gather(each.table, begins, tables)
+        return Replay(
+            self._makers,
+            [numbers[id(each)] for each, _ in self._copied],
+            self._sizes,
+            array("q", [number for table in tables for number in table.numbers]),
+            [
+                (begins[id(table)] + slot, numbers[id(target)], behind)
+                for table in tables
+                for slot, target, behind in table.addresses
+                if not isinstance(target, Table)
+            ],
+            [
+                (begins[id(table)] + slot, begins[id(target)], behind)
+                for table in tables
+                for slot, target, behind in table.addresses
+                if isinstance(target, Table)
+            ],
+            [(each.entry, begins[id(each.table)], each.workers) for each in self._launches],
+            [numbers[id(each)] - len(given) for each in results],
+            [table.keeps for table in tables],
+        )
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _gather(table: Table, begins: dict[int, int], tables: list[Table]) -> None:
+    """Note a table, and those it points to, and at which number of them all each begins."""
+    if id(table) in begins:
+        return
+    begins[id(table)] = sum(len(each.numbers) for each in tables)
+    tables.append(table)
+    for _, target, _ in table.addresses:
+        if isinstance(target, Table):
+            _gather(target, begins, tables)
+
+
+class Replay:
+    """A run of one size: what it makes, and what it launches on tensors given and made.
+
+    `numbers` are those of all tables, `addresses` the slots in them that hold addresses, each with the number of a
+    tensor and how many bytes behind it: those given come first, then those made, dense copies of some that are given,
+    and scratch memory. `inner` are slots that hold the address of another number of the tables; `launches` say at which
+    number what a function is told begins.
+    """
+
+    def __init__(
+        self, makers: Sequence[Maker], copies: Sequence[int], scratch: Sequence[int],
+        numbers: array[int], addresses: Sequence[tuple[int, int, int]], inner: Sequence[tuple[int, int, int]],
+        launches: Sequence[tuple[int, int, int]], results: Sequence[int], keeps: Sequence[Any],
+    ) -> None:  # fmt: skip
+        self._makers = makers
+        self._copies = copies
+        self._scratch = scratch
+        self._numbers = numbers
+        self._addresses = addresses
+        size = numbers.itemsize
+        self._inner = [(slot, begin * size, behind) for slot, begin, behind in inner]
+        self._launches = [(_launching(entry, workers), begin * size) for entry, begin, workers in launches]
+        self._results = results
+        self._keeps = keeps
+
+    def run(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """Run on these tensors; return the results."""
+        made = self._make()
+        borrowed = [memory.borrowed(size) for size in self._scratch]
+        copies = [given[number].contiguous() for number in self._copies]
+        places = [*map(_address, [*given, *made, *copies]), *map(memory.aligned, borrowed)]
+        numbers = self._numbers[:]
+        base = numbers.buffer_info()[0]
+        for slot, begin, behind in self._inner:
+            numbers[slot] = base + begin + behind
+        for slot, source, behind in self._addresses:
+            numbers[slot] = places[source] + behind
+        for launch, begin in self._launches:
+            launch(base + begin)
+        for each in borrowed:
+            memory.given_back(each)
+        return [made[number] for number in self._results]
+
+    def _make(self) -> list[Tensor]:
+        return [make(of) for make, of in self._makers]
+
+
+def _launching(entry: int, workers: int) -> Callable[[int], None]:
+    """Return what calls a function with the address of what it is told."""
+    if workers == 1:
+        return threads.function(entry)
+    return lambda told: threads.run(entry, told, workers)
