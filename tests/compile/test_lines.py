@@ -12,6 +12,7 @@ from tidegate.cells import CELLS
 from tidegate.compile import lines, native
 from tidegate.compile.llvm.amx import EXACT
 from tidegate.compile.llvm.host import host, target
+from tidegate.compile.own_sums import OwnSums
 from tidegate.nn import Recurrent
 
 from .records import forget_records
@@ -89,6 +90,7 @@ def test_one_call_for_all_matrices_sums_what_one_for_each_does(
 
 def test_which_way_is_taken_follows_from_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
+    monkeypatch.setattr(OwnSums, "fit", lambda *_: False)
     monkeypatch.setattr(lines, "sum_lines", lambda p, q, out, *_: taken.append(tuple(p.shape)) or out.zero_())
     layer = Recurrent(CELLS["lstm"](8, 16), backend="llvm")
     for batch, steps in product((1, 4), (2, lines.FEW_LINES // 4 + 1)):
@@ -137,6 +139,7 @@ def test_a_run_in_stretches_has_the_gradients_of_the_whole(
 
 def test_stretches_keep_what_their_matrices_need_near_and_short_runs_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
+    monkeypatch.setattr(OwnSums, "fit", lambda *_: False)
     real = lines.MatrixGradients.sum
     monkeypatch.setattr(lines.MatrixGradients, "sum", lambda self, *given: ran.append(given[3]) or real(self, *given))
     layer = Recurrent(CELLS["gru"](4, 16), backend="llvm")

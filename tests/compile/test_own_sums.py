@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cells import CELLS, Cell
-from tidegate.compile import native, select
+from tidegate.compile import lines, native, select
 from tidegate.compile.launch import Run
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import Buffers
@@ -19,9 +19,23 @@ from tidegate.compile.own_sums import MOST_BYTES, OWN_BYTES, OwnSums
 
 from .records import forget_records
 
-pytestmark = pytest.mark.skipif(
-    host().isa != "amx", reason="this machine has no matrix unit, or Linux does not lend it"
-)
+HERE = host().isa
+UNITS = {
+    "tiles": pytest.mark.skipif(HERE != "amx", reason="this machine has no matrix unit, or Linux does not lend it"),
+    "avx512": pytest.mark.skipif(HERE not in ("amx", "avx512"), reason="this machine has no AVX-512"),
+    "avx2": pytest.mark.skipif(HERE not in ("amx", "avx512", "avx2"), reason="this machine has no AVX2"),
+}
+UNIT = pytest.mark.parametrize("unit", [pytest.param(name, marks=mark) for name, mark in UNITS.items()], indirect=True)
+
+
+@pytest.fixture
+def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What adds them up: the matrix unit, or vectors, also where lines are few."""
+    name = str(request.param)
+    if name != "tiles":
+        monkeypatch.setenv("TIDEGATE_ISA", name)
+        monkeypatch.setattr(lines, "FEW_LINES", 0)
+    return name
 
 
 @pytest.fixture(autouse=True)
@@ -53,15 +67,18 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
+@UNIT
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("name", "options"), [("gru_reset_before", {}), ("lstm", {"layer_norm": True}), ("mut1", {})])
 def test_they_are_the_sums_of_all_lines(
-    name: str, options: dict[str, bool], threads: int, runs: list[int], monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, bool], threads: int, unit: str, runs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(threads)
     # One thread adds 96 lines at a time, and has 64 rows at most: 64 are added step by step, 95 are two blocks of which
     # two steps fit, 128 two full ones, 193 more blocks than threads.
     sizes = [(32, 7), (63, 3), (64, 3), (95, 5), (97, 3), (128, 2), (193, 3)]
+    if unit != "tiles":
+        sizes += [(1, 200), (5, 41)]
     widths = (17, 64) if name == "lstm" else (1, 33)
     for number, ((rows, steps), ragged) in enumerate(product(sizes, [False, True])):
         hidden = widths[number % 2]
@@ -81,7 +98,8 @@ def test_they_are_the_sums_of_all_lines(
             torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-6 * float(theirs.abs().max()))
 
 
-def test_of_no_lines_they_are_zero(runs: list[int]) -> None:
+@UNIT
+def test_of_no_lines_they_are_zero(unit: str, runs: list[int]) -> None:
     cell = CELLS["gru"](5, 8)
     x = torch.randn(64, 3, 5, requires_grad=True)
     for steps, lengths in ((0, None), (3, torch.zeros(64, dtype=torch.int64)), (3, torch.tensor([3, *[0] * 63]))):
@@ -89,27 +107,30 @@ def test_of_no_lines_they_are_zero(runs: list[int]) -> None:
         some = lengths is not None and bool(lengths.any())
         assert [bool(g.any()) for g in found[1:]] == [some] * (len(found) - 1)
         assert all(bool(g.isfinite().all()) for g in found)
-    assert runs == [64] * 3
+    # Of no steps, there is nothing to launch.
+    assert runs == [64] * (3 if unit == "tiles" else 2)
 
 
 def test_they_are_taken_where_they_stay_in_the_cache() -> None:
-    def sums(hidden: int) -> OwnSums:
+    def sums(hidden: int) -> list[OwnSums]:
         cell = CELLS["lstm"](hidden, hidden)
         call = select.checked(cell, torch.randn(32, 2, hidden), None, None, None, {})
         found = select.compiled.traced_of(call)
         assert isinstance(found, tuple)
-        return found[1]._own_sums
+        return [found[1]._own_sums, *([found[1]._own_sums_by_tiles] if HERE == "amx" else [])]
 
     # Of 128 units, two matrices [512, 128] of float32.
-    assert sums(128).fit(2)
     assert OWN_BYTES == 2 * 512 * 128 * 4
-    assert not sums(129).fit(2)
-    assert sums(128).fit(MOST_BYTES // OWN_BYTES)
-    assert not sums(128).fit(MOST_BYTES // OWN_BYTES + 1)
+    for fitting, larger in zip(sums(128), sums(129), strict=True):
+        assert fitting.fit(2)
+        assert not larger.fit(2)
+        assert fitting.fit(MOST_BYTES // OWN_BYTES)
+        assert not fitting.fit(MOST_BYTES // OWN_BYTES + 1)
 
 
+@UNIT
 @pytest.mark.parametrize("layout", ["by row", "by step", "neither", "one row for all"])
-def test_inputs_are_read_as_they_lie(layout: str, runs: list[int]) -> None:
+def test_inputs_are_read_as_they_lie(layout: str, unit: str, runs: list[int]) -> None:
     torch.manual_seed(0)
     cell = CELLS["gru"](5, 17)
     plain = torch.randn(32, 7, 5)

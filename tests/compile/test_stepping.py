@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from tidegate import nn as tnn
 from tidegate.cells import GRU, LSTM
+from tidegate.compile.llvm import one_step
+from tidegate.compile.llvm.engine import verify
+from tidegate.compile.llvm.host import target
 from tidegate.compile.stepping import Taker
 from tidegate.nn import Recurrent
 
@@ -42,6 +45,11 @@ WRONG_X = {
     "a list": [[0.0] * WIDTH] * ROWS,
     "nothing": None,
 }
+
+
+@pytest.mark.parametrize("isa", ["amx", "avx512", "avx2", "neon", "generic"])
+def test_the_function_is_valid_everywhere(isa: str) -> None:
+    verify(str(one_step._module(target(isa))), target(isa))
 
 
 @torch.no_grad()

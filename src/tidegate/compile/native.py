@@ -99,7 +99,12 @@ class Native:
 
     @cached_property
     def reverse_summing(self) -> Loop:
-        """`reverse_tiles` whose threads add up the matrices' gradients, too."""
+        """`reverse` whose threads add up the matrices' gradients, too."""
+        own_lines.compiled(self.target, 0)
+        return self._reverse(own=True)
+
+    @cached_property
+    def reverse_tiles_summing(self) -> Loop:
         own_lines.compiled(self.target, self.parts)
         return self._reverse(tiles=self.parts, own=True)
 
@@ -136,6 +141,10 @@ class Native:
 
     @cached_property
     def _own_sums(self) -> OwnSums:
+        return OwnSums(self.program, self._saved, self.target, 0)
+
+    @cached_property
+    def _own_sums_by_tiles(self) -> OwnSums:
         return OwnSums(self.program, self._saved, self.target, self.parts)
 
     @cached_property
@@ -262,10 +271,17 @@ class Native:
         """Whether backward over a full batch launches functions, and asks torch for nothing else."""
         sums = self._matrix_gradients
         few = sums.are_few(count, length) and sums.stretch(count, length) >= length
-        return few or self._has_own_sums(count)
+        return few or self._own(length, count) is not None
 
-    def _has_own_sums(self, count: int) -> bool:
-        return self._by_tiles(count) and self._own_sums.fit(blocks_of(count))
+    def _own(self, length: int, count: int) -> OwnSums | None:
+        """Return the sums that threads add up themselves while they run backward, where that is best."""
+        if self._by_tiles(count):
+            sums = self._own_sums_by_tiles
+        elif self.dtype is torch.float32 and self.target.fused and not self._matrix_gradients.are_few(count, length):
+            sums = self._own_sums
+        else:
+            return None
+        return sums if sums.fit(blocks_of(count)) else None
 
     def _backward(
         self, run: Run, first: Sequence[Tensor], finals: Sequence[Tensor], steps: Sequence[Tensor],
@@ -293,10 +309,12 @@ class Native:
         begins = accumulate(self._vectors[:-1], initial=0)
         shares = [Inside(to_vectors, begin * dtype.itemsize) for begin in begins]
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
-        if self._has_own_sums(count):
-            told, to_matrices = self._own_sums.begin(run, buffers, saved, length, count, blocks)
-            self.reverse_summing.run(run, batch, matrices, buffers | told, blocks, saved)
-            self._own_sums.end(run, told)
+        own = self._own(length, count)
+        if own is not None:
+            told, to_matrices = own.begin(run, buffers, saved, length, count, blocks)
+            loop = self.reverse_tiles_summing if self._by_tiles(count) else self.reverse_summing
+            loop.run(run, batch, matrices, buffers | told, blocks, saved)
+            own.end(run, told)
         else:
             to_matrices = self._reverse_in_stretches(run, batch, matrices, buffers, saved, ragged)
         return [*to_steps.values(), *to_states, *to_fresh, to_vectors, *to_matrices]

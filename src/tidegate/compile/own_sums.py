@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tidegate.compile.launch import Launch, Run, Table
 from tidegate.compile.llvm import own_lines
-from tidegate.compile.llvm.amx import PANEL, ROWS, packed
+from tidegate.compile.llvm.amx import LANES, PANEL, ROWS, packed
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lines import AT_ONCE
 from tidegate.compile.llvm.own_lines import HEAD, NOTED, PRODUCT, TEAR
@@ -25,7 +25,7 @@ _SIZE = torch.float32.itemsize
 
 
 class OwnSums:
-    """The sums of a program's kernel, for a matrix unit that multiplies in so many `parts`.
+    """The sums of a program's kernel, for a matrix unit that multiplies in so many `parts`, or, in 0, for vectors.
 
     `saved` are the widths of what is saved.
     """
@@ -94,12 +94,15 @@ class OwnSums:
             stride = line_width(self._program, place, self._saved)
             table.extend([0, begin, stride, place[3], 0, unit == PANEL, at])
         for w in self._windows:
-            first, second = (_found(self._torn, *each) for each in ((w.first, ROWS), (w.second, PANEL)))
-            high, wide, line = _padded(w.first[3], ROWS), _padded(w.second[3], PANEL), self._shapes[w.matrix][1]
-            assert first is not None
-            assert second is not None
+            line = self._shapes[w.matrix][1]
             self._results.append((len(table) + PRODUCT.index("result"), w.matrix, w.row * line + w.column))
-            table.extend([*first, *second, high, wide // PANEL, self._sums, wide, 0, line, w.first[3], w.second[3]])
+            if self._parts:
+                high, wide = _padded(w.first[3], ROWS), _padded(w.second[3], PANEL)
+                stands = [*self._group(w.first, ROWS), *self._group(w.second, PANEL)]
+            else:
+                high, wide = w.first[3], _padded(w.second[3], LANES)
+                stands = [*self._lines(w.first), *self._lines(w.second)]
+            table.extend([*stands, high, wide // PANEL, self._sums, wide, 0, line, w.first[3], w.second[3]])
             self._sums += high * wide
         known = {
             "torn": self._begin, "tears": len(self._torn), "products": len(self._windows),
@@ -109,30 +112,52 @@ class OwnSums:
             table[HEAD.index(field)] = number
         return table
 
+    def _group(self, place: Place, unit: int) -> tuple[int, int]:
+        """Return where something is torn, and how many groups of so many columns are left out there."""
+        found = _found(self._torn, place, unit)
+        assert found is not None
+        (other, _, at) = found
+        return at, (place[2] - other[2]) // unit
 
-Torn = list[tuple[Place, int, int]]
+    def _lines(self, place: Place) -> tuple[int, int]:
+        """Return at which number of a thread's memory lines begin, and how far they are apart."""
+        if place[0] == "outer":
+            return NOTED + place[2], self._program.outer_width
+        found = _found(self._torn, place, 1)
+        assert found is not None
+        (other, _, at) = found
+        return self._begin + at + place[2] - other[2], other[3]
+
+
+Torn = tuple[Place, int, int]
 """What is torn: a place, in groups of how many columns, and at which number of a thread's memory."""
 
 
-def _torn(windows: Sequence[Window], parts: int) -> tuple[Torn, int]:
+def _torn(windows: Sequence[Window], parts: int) -> tuple[list[Torn], int]:
     """Return what products take, each torn once for all that take it or a part of it; and how many numbers that is."""
-    torn: Torn = []
+    firsts, seconds = [w.first for w in windows], [w.second for w in windows]
+    column = AT_ONCE
+    kinds = [(1, [place for place in firsts + seconds if place[0] != "outer"])]
+    if parts:
+        column, kinds = packed(AT_ONCE, parts), [(ROWS, firsts), (PANEL, seconds)]
+    torn: list[Torn] = []
     size = 0
-    for unit, places in ((ROWS, [w.first for w in windows]), (PANEL, [w.second for w in windows])):
+    for unit, places in kinds:
         for place in sorted(places, key=lambda p: -p[3]):
             if _found(torn, place, unit) is None:
                 torn.append((place, unit, size))
-                size += _padded(place[3], unit) * packed(AT_ONCE, parts)
+                size += _padded(place[3], unit) * column
     return torn, size
 
 
-def _found(torn: Torn, place: Place, unit: int) -> tuple[int, int] | None:
-    """Return where a place is torn, and how many groups of columns from the beginning of it; or None."""
-    for other, of, at in torn:
+def _found(torn: Sequence[Torn], place: Place, unit: int) -> Torn | None:
+    """Return what has been torn of which this is all, or some whole groups of columns; or None."""
+    for each in torn:
+        other, of, _ = each
         before = place[2] - other[2]
         same = of == unit and place[:2] == other[:2]
         if same and before >= 0 and before % unit == 0 and before + place[3] <= other[3]:
-            return at, before // unit
+            return each
     return None
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from llvmlite import ir
 
-from tidegate.compile.llvm import amx, lines, windows
+from tidegate.compile.llvm import amx, lines, own_lines, windows
 from tidegate.compile.llvm.engine import compile_module, verify
 from tidegate.compile.llvm.frame import Frame
 from tidegate.compile.llvm.host import host, target
@@ -154,9 +154,12 @@ def test_in_one_part_what_is_no_number_stays_so() -> None:
 def test_the_functions_are_valid(parts: int) -> None:
     verify(str(amx._module(target("amx"), parts)), target("amx"))
     verify(str(lines._module(target("amx"), parts)), target("amx"))
+    verify(str(own_lines._module(target("amx"), parts)), target("amx"))
 
 
 @pytest.mark.parametrize("isa", ["amx", "avx512", "avx2", "neon", "generic"])
 @pytest.mark.parametrize("real", ["float", "double"])
 def test_sums_with_vectors_are_valid_everywhere(isa: str, real: str) -> None:
     verify(str(windows._module(target(isa), real)), target(isa))
+    if real == "float":
+        verify(str(own_lines._module(target(isa), 0)), target(isa))

@@ -83,8 +83,9 @@ def emit(
             products = Products(declare_product(module, real, target))
         first = []
     writer = _Writer(
-        module, plan, states, real, lanes, products, outputs, partial, saved or {}, first, tiles if own else 0
-    )
+        module, plan, states, real, lanes, products, outputs, partial, saved or {}, first,
+        (target, tiles) if own else None,
+    )  # fmt: skip
     (writer.backward if backward else writer.forward)()
     return Kernel(str(module), tuple(writer.frame.names), prepare_slots, tuple(writer.places), len(first), tiles)
 
@@ -144,13 +145,13 @@ class _Writer:
         partial: frozenset[tuple[str, int | str]],
         saved: Mapping[Node, int],
         first: Sequence[Name],
-        parts: int,
+        own: tuple[Target, int] | None,
     ) -> None:
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), ENTRY)
         self.frame = Frame(function, first)
         thread = self.frame.builder.atomic_rmw("add", self.frame.slot("threads"), INDEX(1), "monotonic")
-        own = self.frame.builder.mul(thread, self.frame.index("scratch_bytes"))
-        self._own = self.frame.builder.gep(self.frame.pointer("scratch"), [own], source_etype=ir.IntType(8))
+        begin = self.frame.builder.mul(thread, self.frame.index("scratch_bytes"))
+        self._own = self.frame.builder.gep(self.frame.pointer("scratch"), [begin], source_etype=ir.IntType(8))
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
         self._flushed = Flushed(self.builder)
         self._unit = amx.Configured(self.builder) if products.split else None
@@ -159,7 +160,7 @@ class _Writer:
         self.states = states
         self.partial = partial
         self.places: dict[Name, ir.Value] = {}
-        self._lines = OwnLines(self.lanes, self.frame, thread, parts) if parts else None
+        self._lines = OwnLines(self.lanes, self.frame, thread, *own) if own else None
         given = outputs, partial, saved, self._lines
         self.passes = Passes(self.lanes, self.frame, plan, states, products, self.scratch, *given)
 

@@ -1,4 +1,4 @@
-"""Sums over lines, Pᵀ Q, that a thread adds up while it runs backward, on the matrix unit, as IR.
+"""Sums over lines, Pᵀ Q, that a thread adds up while it runs backward, on the matrix unit or with vectors, as IR.
 
 A line is a row at a step. A thread adds up the lines of its own rows, some steps at a time, while what is multiplied
 there is in its core's cache; what the blocks of rows come to is added in the end.
@@ -22,6 +22,7 @@ from tidegate.compile.llvm.lines import AT_ONCE, define_taking, define_turning
 from tidegate.compile.llvm.panels import define
 from tidegate.compile.llvm.texts import written
 from tidegate.compile.llvm.tile import after, blocks, steps, strided
+from tidegate.compile.llvm.windows import Window
 
 NOTED = 4 * AT_ONCE
 """How many float32 numbers the lines' positions take, at the beginning of a thread's memory: first those where lines
@@ -35,7 +36,7 @@ many blocks there are, and how far their sums are apart; whether what they come 
 TEAR = ("address", "begin", "stride", "columns", "by_row", "taken", "place")
 """What it says of each thing torn: the address of line 0, or 0 for the lines in the thread's own memory, and the number
 it begins with there; how far lines are apart; how many columns; whether lines stand row by row; whether it is a
-product's second; where it is put."""
+product's second; where it is put. With vectors it is put there as it is, line by line, and own lines stay."""
 
 PRODUCT = (
     "first", "groups", "second", "panels", "high", "across", "sum", "stride", "result", "line", "rows", "columns",
@@ -43,7 +44,8 @@ PRODUCT = (
 """What it says of each product: where what it multiplies was put, and how many groups of 16 columns, or panels of 32,
 are left out there; how many rows, to whole tiles, and panels it has; at which number of a block's sums it is added, and
 how far lines are apart there; the address of its result, how far lines are apart there, and how many rows and columns
-that has."""
+that has. With vectors: at which number of a thread's memory it stands, and in place of `groups` and `panels` how far
+lines are apart there."""
 
 _TAKES = [INDEX, POINTER, POINTER, INDEX, ir.IntType(1)]
 
@@ -52,14 +54,16 @@ _TAKES = [INDEX, POINTER, POINTER, INDEX, ir.IntType(1)]
 def compiled(target: Target, parts: int) -> int:
     """Compile what `declare` declares; return the address of `void join(i64* table)`.
 
-    That one adds up what all blocks came to.
+    That one adds up what all blocks came to. In 0 parts, vectors multiply, else the matrix unit.
     """
-    amx.compiled(target, parts)
-    text = written(f"own lines of float in {parts}", lambda: str(_module(target, parts)))
-    return share(text, {"add_lines": _shared(parts), "join": f"tidegate_join_{parts}"}, target)["join"]
+    if parts:
+        amx.compiled(target, parts)
+    text = written(f"own lines of float in {parts} for {target.isa}", lambda: str(_module(target, parts)))
+    names = {"add_lines": _shared(target, parts), "join": f"tidegate_join_{target.isa}_{parts}"}
+    return share(text, names, target)["join"]
 
 
-def declare(module: ir.Module, parts: int) -> ir.Function:
+def declare(module: ir.Module, target: Target, parts: int) -> ir.Function:
     """Declare `void add_lines(i64 lines, void* own, i64* table, i64 block, i1 adds)`.
 
     It adds up to `AT_ONCE` lines to a block's sums, or, unless it `adds`, begins them with these. The positions of
@@ -67,19 +71,55 @@ def declare(module: ir.Module, parts: int) -> ir.Function:
     array of `HEAD`, and then of every `TEAR` and every `PRODUCT`. Positions count lines of what stands elsewhere.
     The unit is ready, see `amx.Configured`.
     """
-    return ir.Function(module, ir.FunctionType(ir.VoidType(), _TAKES), _shared(parts))
+    return ir.Function(module, ir.FunctionType(ir.VoidType(), _TAKES), _shared(target, parts))
 
 
-def _shared(parts: int) -> str:
-    return f"tidegate_add_lines_{parts}"
+def _shared(target: Target, parts: int) -> str:
+    return f"tidegate_add_lines_{target.isa}_{parts}"
 
 
 def _module(target: Target, parts: int) -> ir.Module:
     module = ir.Module(f"own lines of float in {parts}")
     module.triple = target.triple
-    _define_add_lines(module, parts)
+    if parts:
+        _define_add_lines(module, parts)
+    else:
+        _define_add_lines_by_vectors(module, target)
     _define_join(module)
     return module
+
+
+def _define_add_lines_by_vectors(module: ir.Module, target: Target) -> None:
+    function = define(module, "add_lines", _TAKES, pointers=(1, 2))
+    function.linkage = "external"
+    lines, own, table, block, adds = function.args
+    lanes = Lanes(ir.IRBuilder(function.append_basic_block("entry")), "float", target.lanes("float"))
+    b = lanes.builder
+    head = _read(lanes, table, HEAD)
+    sums = strided(lanes, b.inttoptr(head["sums"], POINTER), block, head["apart"])
+    tears = b.gep(table, [INDEX(len(HEAD))], source_etype=INDEX)
+    with steps(b, INDEX(0), head["tears"], 1) as each:
+        at = _read(lanes, b.gep(tears, [b.mul(each.counter, INDEX(len(TEAR)))], source_etype=INDEX), TEAR)
+        by_row = b.icmp_signed("!=", at["by_row"], INDEX(0))
+        positions = b.select(by_row, after(lanes, own, INDEX(NOTED // 2)), own)
+        base, place = b.inttoptr(at["address"], POINTER), after(lanes, own, b.add(head["torn"], at["place"]))
+        with steps(b, INDEX(0), lines, 1) as line:
+            position = b.load(b.gep(positions, [line.counter], source_etype=INDEX), align=8, typ=INDEX)
+            source = strided(lanes, base, position, at["stride"])
+            to = strided(lanes, place, line.counter, at["columns"])
+            with steps(b, INDEX(0), b.add(at["columns"], INDEX(lanes.count - 1)), lanes.count) as vector:
+                inside = lanes.first(b.sub(at["columns"], vector.counter))
+                here, there = (after(lanes, each, vector.counter) for each in (source, to))
+                lanes.masked_store(lanes.masked_load(here, inside), there, inside)
+    with _products(lanes, table, head) as at:
+        values = {
+            "first": after(lanes, own, at["first"]), "first_stride": at["groups"],
+            "second": after(lanes, own, at["second"]), "second_stride": at["panels"],
+            "rows": at["rows"], "columns": at["columns"],
+            "result": after(lanes, sums, at["sum"]), "result_stride": at["stride"],
+        }  # fmt: skip
+        Window(lanes, values, target).add(INDEX(0), lines, adds)
+    b.ret_void()
 
 
 def _define_add_lines(module: ir.Module, parts: int) -> None:
@@ -167,10 +207,10 @@ class OwnLines:
     `thread` is the thread's number, known in the function's first block.
     """
 
-    def __init__(self, lanes: Lanes, frame: Frame, thread: ir.Value, parts: int) -> None:
+    def __init__(self, lanes: Lanes, frame: Frame, thread: ir.Value, target: Target, parts: int) -> None:
         self._lanes = lanes
         self._frame = frame
-        self._add = declare(lanes.builder.module, parts)
+        self._add = declare(lanes.builder.module, target, parts)
         entry = Lanes(frame.builder, "float", LANES)
         size = frame.index("row_stride", "own", 0)
         self._own = strided(entry, frame.pointer("buffer", "own", 0), thread, size)

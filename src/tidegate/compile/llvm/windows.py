@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from llvmlite import ir
@@ -52,26 +53,32 @@ def _module(target: Target, real: str) -> ir.Module:
     lanes, flushed = Lanes(b, real, target.lanes(real)), Flushed(b)
     with taking(b, frame, frame.index("windows")) as item:
         record = b.gep(frame.pointer("table"), [b.mul(item, INDEX(len(FIELDS)))], source_etype=INDEX)
-        _Window(lanes, record).sum(12 if target.registers >= 32 else 4)
+        Window(lanes, _read(b, record), target).sum()
     flushed.end()
     b.ret_void()
     frame.begin(function.blocks[1])
     return module
 
 
-class _Window:
-    """One window of a result, a few rows times two vectors in registers over the lines that fit the first cache."""
+def _read(b: ir.IRBuilder, record: ir.Value) -> dict[str, ir.Value]:
+    places = [b.gep(record, [INDEX(number)], source_etype=INDEX) for number, _ in enumerate(FIELDS)]
+    kinds = [POINTER if field in ("first", "second", "result") else INDEX for field in FIELDS]
+    return {f: b.load(place, align=8, typ=kind) for f, place, kind in zip(FIELDS, places, kinds, strict=True)}
 
-    def __init__(self, lanes: Lanes, record: ir.Value) -> None:
+
+class Window:
+    """One window of a result, a few rows times two vectors in registers over the lines that fit the first cache.
+
+    `at` has the values of `FIELDS`.
+    """
+
+    def __init__(self, lanes: Lanes, at: Mapping[str, ir.Value], target: Target) -> None:
         self._lanes = lanes
-        self._at = {name: self._field(record, number) for number, name in enumerate(FIELDS)}
+        self._at = at
+        self._tallest = 12 if target.registers >= 32 else 6
 
-    def _field(self, record: ir.Value, number: int) -> ir.Value:
-        b = self._lanes.builder
-        place = b.gep(record, [INDEX(number)], source_etype=INDEX)
-        return b.load(place, align=8, typ=POINTER if FIELDS[number] in ("first", "second", "result") else INDEX)
-
-    def sum(self, tallest: int) -> None:
+    def sum(self) -> None:
+        """Make the result of all lines."""
         b, at = self._lanes.builder, self._at
         # Of no lines the result is 0, and has to be written.
         some = b.select(b.icmp_signed(">", at["lines"], INDEX(0)), at["lines"], INDEX(1))
@@ -79,29 +86,35 @@ class _Window:
             begin = b.mul(near.counter, INDEX(NEAR))
             left = b.sub(at["lines"], begin)
             count = b.select(b.icmp_signed("<", left, INDEX(NEAR)), left, INDEX(NEAR))
-            self._add(tallest, begin, count)
+            self.add(begin, count, b.icmp_signed(">", begin, INDEX(0)))
 
-    def _add(self, tallest: int, begin: ir.Value, count: ir.Value) -> None:
-        """Add so many lines to the result, which the first ones begin."""
+    def add(self, begin: ir.Value, count: ir.Value, begun: ir.Value) -> None:
+        """Add so many lines to the result, or begin it with them where it has not `begun`."""
         b, lanes, at = self._lanes.builder, self._lanes, self._at
-        self._count, self._begun = count, b.icmp_signed(">", begin, INDEX(0))
+        self._count, self._begun = count, begun
         self._from = [strided(lanes, at[name], begin, at[f"{name}_stride"]) for name in ("first", "second")]
         panel = 2 * lanes.count
-        rest = b.urem(at["rows"], INDEX(tallest))
-        with steps(b, INDEX(0), blocks(b, at["columns"], panel), 1) as across:
-            column = b.mul(across.counter, INDEX(panel))
-            left = b.sub(at["columns"], column)
+        with steps(b, INDEX(0), at["columns"], panel) as across:
+            self._panel(across.counter, [None, None])
+        left = b.sub(at["columns"], across.counter)
+        with b.if_then(b.icmp_signed(">", left, INDEX(0))):
             masks = [lanes.first(b.sub(left, INDEX(half * lanes.count))) for half in range(2)]
-            with steps(b, INDEX(0), b.sub(at["rows"], rest), tallest) as down:
-                self._tile(tallest, down.counter, column, masks)
-            row = down.counter
-            for height in (height for height in (8, 4, 2, 1) if height < tallest):
-                here = b.and_(rest, INDEX(height))
-                with b.if_then(b.icmp_signed("!=", here, INDEX(0))):
-                    self._tile(height, row, column, masks)
-                row = b.add(row, here)
+            self._panel(across.counter, masks)
 
-    def _tile(self, height: int, row: ir.Value, column: ir.Value, masks: list[ir.Value]) -> None:
+    def _panel(self, column: ir.Value, masks: list[ir.Value | None]) -> None:
+        """Add to two vectors of every row; with masks, those numbers of them that there are."""
+        b, at, tallest = self._lanes.builder, self._at, self._tallest
+        rest = b.urem(at["rows"], INDEX(tallest))
+        with steps(b, INDEX(0), b.sub(at["rows"], rest), tallest) as down:
+            self._tile(tallest, down.counter, column, masks)
+        row = down.counter
+        for height in (height for height in (8, 4, 2, 1) if height < tallest):
+            here = b.and_(rest, INDEX(height))
+            with b.if_then(b.icmp_signed("!=", here, INDEX(0))):
+                self._tile(height, row, column, masks)
+            row = b.add(row, here)
+
+    def _tile(self, height: int, row: ir.Value, column: ir.Value, masks: list[ir.Value | None]) -> None:
         lanes, at = self._lanes, self._at
         first, second = (after(lanes, begin, place) for begin, place in zip(self._from, (row, column), strict=True))
         places = [self._halves(after(lanes, self._row(row, number), column)) for number in range(height)]
@@ -109,7 +122,7 @@ class _Window:
         with steps(lanes.builder, INDEX(0), self._count, 1, [first, second, *sums]) as line:
             above, beside, *sums = line.carried
             line.following = [after(lanes, above, at["first_stride"]), after(lanes, beside, at["second_stride"])]
-            factors = [lanes.masked_load(half, mask) for half, mask in zip(self._halves(beside), masks, strict=True)]
+            factors = [self._load(half, mask) for half, mask in zip(self._halves(beside), masks, strict=True)]
             for number in range(height):
                 place = after(lanes, above, INDEX(number))
                 one = lanes.splat(lanes.builder.load(place, align=lanes.bytes, typ=lanes.scalar_type))
@@ -117,16 +130,25 @@ class _Window:
                 line.following += [lanes.fma(one, factor, value) for factor, value in zip(factors, held, strict=True)]
         for number, halves in enumerate(places):
             for half, (target, mask) in enumerate(zip(halves, masks, strict=True)):
-                lanes.masked_store(line.carried[2 + 2 * number + half], target, mask)
+                self._store(line.carried[2 + 2 * number + half], target, mask)
 
     def _row(self, row: ir.Value, number: int) -> ir.Value:
         b, at = self._lanes.builder, self._at
         return strided(self._lanes, at["result"], b.add(row, INDEX(number)), at["result_stride"])
 
-    def _sum(self, place: ir.Value, mask: ir.Value) -> ir.Value:
+    def _load(self, place: ir.Value, mask: ir.Value | None) -> ir.Value:
+        return self._lanes.load(place) if mask is None else self._lanes.masked_load(place, mask)
+
+    def _store(self, value: ir.Value, place: ir.Value, mask: ir.Value | None) -> None:
+        if mask is None:
+            self._lanes.store(value, place)
+        else:
+            self._lanes.masked_store(value, place, mask)
+
+    def _sum(self, place: ir.Value, mask: ir.Value | None) -> ir.Value:
         """Return what has been summed so far: of the first lines nothing, whatever the result's memory holds."""
         lanes = self._lanes
-        return lanes.builder.select(self._begun, lanes.masked_load(place, mask), lanes.const(0.0))
+        return lanes.builder.select(self._begun, self._load(place, mask), lanes.const(0.0))
 
     def _halves(self, place: ir.Value) -> list[ir.Value]:
         return [place, after(self._lanes, place, INDEX(self._lanes.count))]
