@@ -140,7 +140,7 @@ class Recording(Run):
         return self._make(memory.leased, shape, dtype, zero)
 
     def _make(self, make: Callable[..., Tensor], shape: Sequence[int], dtype: torch.dtype, zero: bool) -> Tensor:
-        new = torch.empty(shape, dtype=dtype, device="cpu")
+        new = torch.empty(shape, dtype=dtype, device="meta")
         if new.nbytes < memory.SMALL_BYTES:  # as either does, in half the time
             like = torch.empty(1, dtype=dtype, device="cpu").expand(shape)  # which needs no memory
             self._makers.append((torch.zeros_like if zero else torch.empty_like, like))
@@ -152,7 +152,7 @@ class Recording(Run):
     def contiguous(self, tensor: Tensor) -> Tensor:
         if tensor.is_contiguous():
             return tensor
-        self._copied.append((tensor, torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")))
+        self._copied.append((tensor, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")))
         return self._copied[-1][1]
 
     def scratch(self, size: int, apart: int = 0) -> Scratch:
