@@ -176,7 +176,8 @@ class Native:
         """
         length, count = steps[0].shape[:2]
         if lengths is None and resets is None and length * count:
-            key = ("train" if save else "infer", length, count, torch.get_num_threads(), *_lie(steps), *_lie(matrices))
+            lie = _lie([*steps, *matrices])
+            key = ("train" if save else "infer", length, count, torch.get_num_threads(), *lie)
             replay = self._replays.get(key)
             if replay is not None:
                 return replay.run([*steps, *rows, *states, *initial, *vectors, *matrices])
@@ -249,7 +250,15 @@ class Native:
         out_gradient = unit_stride(out_gradient)
         key = replay = None
         if lengths is None and resets is None and length * count:
-            key = ("reverse", length, count, torch.get_num_threads(), out_gradient.stride(), *_lie(steps), *_lie(matrices))
+            key = (
+                "reverse",
+                length,
+                count,
+                torch.get_num_threads(),
+                out_gradient.stride(),
+                *_lie(steps),
+                *_lie(matrices),
+            )
             replay = self._replays.get(key)
         if replay is not None:
             made = replay.run([out_gradient, saved, *finals, *steps, *rows, *vectors, *matrices])
