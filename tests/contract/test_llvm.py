@@ -144,7 +144,8 @@ def results(
     What is drawn is drawn in float32, so that both types have the same problem.
     """
     cell = built(name, technique, hidden, dtype)
-    torch.manual_seed(8)
+    # With seed 8 one of nas's products lies within 2e-9 of where relu has its kink, and rounding decides on which side.
+    torch.manual_seed(9 if name.startswith("nas") else 8)
     x = torch.randn(batch, steps, 5).to(dtype).requires_grad_()
     drawn = random_state(cell, batch, torch.float32)
     states = [s.detach().to(dtype).requires_grad_() for s in states_of(cell, drawn)]
