@@ -254,3 +254,32 @@ def test_tensors_are_shown_by_their_shape() -> None:
 def test_a_norm_is_asked_for_by_true(name: str) -> None:
     with pytest.raises(ConfigError, match=f"building GRU; expected {name} to be True or False; got 'yes'"):
         GRU(3, 4, **{name: "yes"})
+
+
+class Misses(Cell):
+    gates = ("n",)
+    states = ("h", "c")
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return h
+
+
+class Unasked(Misses):
+    states = ("h",)
+    inputs = ("elapsed",)
+
+
+class Takes(Misses):
+    states = ("h", "c")
+    inputs = ("elapsed",)
+
+    def step(self, x: Tensor, *states: Tensor, **read: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return states
+
+
+def test_a_step_takes_what_its_cell_declares() -> None:
+    with pytest.raises(ConfigError, match=r"expected step\(self, x, h, c\).*got step\(self, x: .*, h: .*\): too many"):
+        Misses(4, 3)
+    with pytest.raises(ConfigError, match=r"expected step\(self, x, h, \*, elapsed\).*unexpected keyword argument"):
+        Unasked(4, 3)
+    Takes(4, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import pytest
@@ -15,7 +16,7 @@ from tidegate.compile import compiled
 from tidegate.compile.graph import reachable
 from tidegate.compile.select import unroll
 from tidegate.compile.trace import trace
-from tidegate.errors import BackendError, ShapeError
+from tidegate.errors import BackendError, ConfigError, ShapeError
 
 X = torch.randn(2, 3, 4)
 
@@ -125,6 +126,40 @@ def test_a_step_that_does_not_compile_is_told_its_line_and_what_to_write(
     assert "test_trace.py, line" in str(raised.value)
     assert line in str(raised.value)
     assert instead in str(raised.value)
+
+
+class Overwrites(Broken):
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        _, n = self.gate(x, h)
+        return h.mul_(0.5) + torch.tanh(n)
+
+
+class OverwritesAPart(Broken):
+    states = ("h", "c")
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        _, n = self.gate(x, h)
+        c[:, :1] += 1
+        return torch.tanh(n), c
+
+
+@pytest.mark.parametrize(
+    ("cell", "change", "line"),
+    [
+        (Overwrites, "mul_ changes h", "return h.mul_(0.5) + torch.tanh(n)"),
+        (OverwritesAPart, "changes c", "c[:, :1] +="),
+    ],
+)
+def test_a_step_that_changes_its_states_is_refused_where_the_loop_would_go_wrong(
+    cell: type[Cell], change: str, line: str
+) -> None:
+    state = cell(4, 3).initial_state(len(X))
+    for backend in ("auto", "llvm"):
+        with torch.no_grad(), pytest.raises(ConfigError, match=re.escape(change)) as raised:
+            unroll(cell(4, 3), X, state, backend=backend)
+        assert line in str(raised.value)
+        assert "test_trace.py, line" in str(raised.value)
+    assert not any(s.any() for s in (state if isinstance(state, tuple) else (state,)))
 
 
 def test_a_hook_in_a_step_is_told() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tidegate import nn as tnn
-from tidegate.cells import GRU, LSTM, MinGRU
+from tidegate.cells import CELLS, GRU, LSTM, MinGRU
 from tidegate.compile.stepping import MOST_ROWS
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn import Recurrent
@@ -317,8 +317,36 @@ def test_more_rows_than_kernels_take_at_once_run_too() -> None:
     torch.testing.assert_close(layer.stream(MOST_ROWS + 1)(x), whole(layer, x[:, None])[0][:, 0])
 
 
+@torch.no_grad()
+def test_a_stream_goes_on_in_another_dtype_when_it_is_reset() -> None:
+    layer = Recurrent(GRU(5, 8)).eval()
+    x = torch.randn(2, 3, 5)
+    stream = layer.stream(2)
+    stream(x[:, 0])
+    layer.double()
+    with pytest.raises(ShapeError, match=r"stream\.reset\(\)"):
+        stream(x[:, 0].double())
+    stream.reset()
+    outputs = torch.stack([stream(x_t) for x_t in x.double().unbind(1)], 1)
+    torch.testing.assert_close(outputs, layer(x.double())[0])
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, "3", None, True])
+def test_a_stream_has_some_rows(batch: object) -> None:
+    with pytest.raises(ConfigError, match=r"positive integer.*layer\.stream\(batch=1\)"):
+        Recurrent(GRU(5, 8)).stream(batch)  # type: ignore[arg-type]
+
+
 def test_what_does_not_fit_is_told() -> None:
     layer = Recurrent(GRU(5, 8))
+    x, many = torch.randn(2, 5), torch.randn(2, 3, 5)
+    timed = Recurrent(CELLS["gru_d"](5, 8))
+    for wrong in (None, 1.0, [[1.0]]):
+        for run, read in ((timed, many), (timed.step, x), (timed.stream(2), x)):
+            with pytest.raises(ShapeError, match="elapsed, a tensor of shape"):
+                run(read, elapsed=wrong, observed=read)
+    with pytest.raises(ConfigError, match="no input beside x"):
+        layer.step(x, lengths=[1, 1])
     with pytest.raises(ConfigError, match="bidirectional"):
         Recurrent(GRU(5, 8), bidirectional=True).stream()
     with pytest.raises(ShapeError, match=r"\[1, 2, 8\]"):

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from tidegate.cells.init import Init, initialise
 from tidegate.cells.noise import NOTHING, Given, Masks, Noise, Rate, draw, rates
-from tidegate.cells.options import check_declaration, check_same_at_every_step, check_size, check_steps, one_norm, shown
+from tidegate.cells.options import (
+    check_declaration,
+    check_same_at_every_step,
+    check_size,
+    check_step,
+    check_steps,
+    one_norm,
+    shown,
+)
 from tidegate.cells.pieces import Pieces
 from tidegate.cells.statistics import StepStatistics
 from tidegate.errors import ConfigError, ShapeError
@@ -91,6 +99,7 @@ class Cell(Pieces):
     ) -> None:
         super().__init__()
         check_declaration(self, gates=self.gates, states=self.states)
+        check_step(self, self.states, self.inputs)
         self.input_size = check_size(self, "input_size", input_size)
         self.hidden_size = check_size(self, "hidden_size", hidden_size)
         self.recurrent_size = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from inspect import signature
 from typing import TypeGuard
 
 from torch import Tensor
@@ -83,6 +85,21 @@ def check_declaration(owner: object, **names: object) -> None:
                 got=repr(given),
                 hint=f'{noun} = ("update", "candidate")' if noun == "gates" else 'states = ("h",)',
             )
+
+
+def check_step(owner: object, states: Sequence[str], inputs: Sequence[str]) -> None:
+    """Raise `ConfigError` unless a cell's step takes the projected input, its states, and what else it reads."""
+    step = signature(owner.step)  # type: ignore[attr-defined]
+    try:
+        step.bind(*[None] * (1 + len(states)), **dict.fromkeys(inputs))
+    except TypeError as error:
+        takes = ", ".join(["self", "x", *states, *(["*", *inputs] if inputs else [])])
+        raise ConfigError(
+            f"building a {type(owner).__name__} cell",
+            expected=f"step({takes}), for its states {', '.join(states)}",
+            got=f"step({', '.join(['self', *map(str, step.parameters.values())])}): {error}",
+            hint="name what step takes, or declare `states` and `inputs` as they are",
+        ) from None
 
 
 def shown(value: object) -> str:

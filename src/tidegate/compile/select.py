@@ -135,6 +135,13 @@ def check_inputs(cell: Cell, x: Tensor, inputs: Mapping[str, Tensor]) -> Given:
     steps = {}
     for name in cell.inputs:
         value = inputs[name]
+        if not isinstance(value, Tensor):
+            raise ShapeError(
+                doing,
+                expected=f"{name}, a tensor of shape [{x.shape[0]}, {x.shape[1]}, ·]",
+                got=f"a {type(value).__name__}",
+                hint=f"{name}=torch.as_tensor(…)",
+            )
         value = value[..., None] if value.dim() == 2 else value
         if value.dim() != 3 or value.shape[:2] != x.shape[:2]:
             raise ShapeError(

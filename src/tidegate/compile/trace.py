@@ -26,6 +26,7 @@ from tidegate.compile.graph import Factor, Graph, Node
 from tidegate.compile.hoisted import Done, Found, Hoisted, Shared, is_window, modules, tensors_of, window
 from tidegate.compile.operations import OPERATIONS
 from tidegate.compile.rows import Matrix, Row, UnsupportedError
+from tidegate.errors import ConfigError
 
 ROWS = 5
 _VALUE_READERS = ("_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero")
@@ -131,6 +132,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.matrices: list[int] = []
         self._known: dict[int, Row | Shared | UntraceableError] = {}
         self._alive: list[Tensor] = []
+        self._given: dict[int, str] = {}
         self._owned = {
             id(tensor): (number, name)
             for number, module in enumerate(modules(cell))
@@ -145,6 +147,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def reads(self, kind: str, name: str | int, value: Tensor) -> None:
         """Let `value` [ROWS, w] stand for what the step is given."""
         self._know(value, Row((self.graph.node(kind, value.shape[1], (), (name, 0)),)))
+        self._given[value.untyped_storage()._cdata] = self.cell.states[name] if isinstance(name, int) else name
 
     def shares(self, name: str, value: Tensor) -> None:
         """Let `value` stand for what is drawn for the whole run by that name."""
@@ -189,6 +192,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, name: str, function: Any, values: Any, result: Any) -> None:
         if function._schema.is_mutable and name != "detach_":
+            self._check_not_given(name, result)
             raise _writes(name.rstrip("_"), self._where())
         outputs = result if isinstance(result, tuple | list) else [result]
         try:
@@ -202,6 +206,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if row is not None:
                 self._check_shape(name, tensor, row)
                 self._know(tensor, row)
+
+    def _check_not_given(self, name: str, changed: Any) -> None:
+        """Raise `ConfigError` where a step changes what it is given: the loop, too, would go wrong."""
+        given = self._given.get(changed.untyped_storage()._cdata) if isinstance(changed, Tensor) else None
+        if given is not None:
+            plain = name.rstrip("_")
+            raise ConfigError(
+                f"taking a step of {type(self.cell).__name__}",
+                expected="one that leaves what it is given as it is: its states are those that a run gives out",
+                got=f"{plain}_ changes {given} in place, {self._where()}",
+                hint=f"torch.{plain}(…), or an operator, which makes a new tensor",
+            )
 
     def _rows(self, name: str, values: Any) -> list[Row | None]:
         """Return what an operation makes of rows."""

@@ -139,7 +139,7 @@ class Recurrent(nn.Module):
             return self._forward(x, state, read_lengths(x, lengths), resets, inputs)
         x = x.transpose(0, 1)
         resets = None if resets is None else resets.transpose(0, 1)
-        inputs = {name: value.transpose(0, 1) for name, value in inputs.items()}
+        inputs = {n: each.transpose(0, 1) if isinstance(each, Tensor) else each for n, each in inputs.items()}
         y, state = self._forward(x, state, read_lengths(x, lengths), resets, inputs)
         return y.transpose(0, 1).contiguous(), state
 
@@ -164,7 +164,7 @@ class Recurrent(nn.Module):
         self._check_may_step("running one step")
         self._check_noise_of_steps()
         self._check(x, "B")
-        y, new = self._forward(x[:, None], state, None, None, {name: each[:, None] for name, each in inputs.items()})
+        y, new = self._forward(x[:, None], state, None, None, _one_step(inputs))
         return y[:, 0], new
 
     def initial_state(self, batch: int) -> StackState:
@@ -179,6 +179,13 @@ class Recurrent(nn.Module):
         Raises `ConfigError` as `step` does, `ShapeError` where the state does not fit.
         """
         self._check_may_step("making a stream")
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ConfigError(
+                "making a stream",
+                expected="batch, how many rows it has, to be a positive integer",
+                got=f"{batch!r} ({type(batch).__name__})",
+                hint="layer.stream(batch=1)",
+            )
         cells = self._cells
         state = self.initial_state(batch) if state is None else state
         part(cells, state, cells[0].weight_ih.new_empty(batch, 1))
@@ -327,6 +334,11 @@ class Recurrent(nn.Module):
             f"layers={self.layers}, bidirectional={self.bidirectional}, dropout={self.dropout}, "
             f"backend={self.backend!r}, batch_first={self.batch_first}"
         )
+
+
+def _one_step(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return inputs of one step as those of a run of one; what is no tensor is refused there."""
+    return {name: each[:, None] if isinstance(each, Tensor) else each for name, each in inputs.items()}
 
 
 def _hidden_sizes(cell: object, layers: int, hidden_sizes: Sequence[int] | None) -> list[int]:

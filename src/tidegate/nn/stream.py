@@ -51,8 +51,12 @@ class Stream:
         return each_tensor(torch.clone, self._state)
 
     def reset(self) -> None:
-        """Return to the state that the stream began with."""
-        self._take(self._begun)
+        """Return to the state that the stream began with, in the dtype that the weights have now."""
+        dtype = self._layer._cells[0].weight_ih.dtype
+        if dtype is self._tensors[0].dtype:
+            self._take(self._begun)
+        else:
+            self.__init__(self._layer, each_tensor(lambda s: s.to(dtype), self._begun))  # type: ignore[misc]
 
     def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """Take one step; return the output."""
@@ -71,6 +75,14 @@ class Stream:
                 expected=f"x of shape {[self._rows, self._layer.input_size, *self._space]}, a row for each it has",
                 got=f"shape {list(x.shape)}",
                 hint="layer.stream(batch) says how many rows a stream has",
+            )
+        dtype = self._layer._cells[0].weight_ih.dtype
+        if dtype is not self._tensors[0].dtype:
+            raise ShapeError(
+                "taking a step of a stream",
+                expected=f"weights of {self._tensors[0].dtype}, as its state is",
+                got=f"{dtype}",
+                hint="stream.reset() begins anew in the weights' dtype",
             )
         with torch.no_grad():
             y, state = self._layer.step(x, self._state, **inputs)
