@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tidegate.compile.launch import Records
 from tidegate.compile.operator import NATIVES
 
 
 def forget_records() -> None:
     """Have every run recorded anew."""
     for native in list(NATIVES.values()):
-        native._replays.clear()
+        native._records = Records()

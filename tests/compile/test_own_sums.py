@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tidegate.cells import CELLS, Cell
 from tidegate.compile import lines, native, select
-from tidegate.compile.launch import Run
+from tidegate.compile.launch import Live
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import Buffers
 from tidegate.compile.own_sums import MOST_BYTES, OWN_BYTES, OwnSums
@@ -59,9 +59,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     begin = OwnSums.begin
 
-    def noted(self: OwnSums, run: Run, buffers: Buffers, saved: Tensor, steps: int, count: int, blocks: int) -> Any:
-        rows.append(count)
-        return begin(self, run, buffers, saved, steps, count, blocks)
+    def noted(self: OwnSums, run: Live, room: Any, buffers: Buffers, saved: Tensor, steps: int, *told: int) -> Any:
+        rows.append(told[0])
+        return begin(self, run, room, buffers, saved, steps, *told)
 
     monkeypatch.setattr(OwnSums, "begin", noted)
     return rows

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 import weakref
 from collections.abc import Callable
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from tidegate.compile.llvm.engine import verify
 from tidegate.compile.llvm.host import target
 from tidegate.compile.stepping import Taker
 from tidegate.nn import Recurrent
+from tidegate.nn.norms import NORMS
 
 ROWS, WIDTH = 2, 8
 
@@ -144,3 +147,79 @@ def test_a_parameter_more_of_the_layer_that_lends_them_is_seen() -> None:
     layer.register_parameter("another", nn.Parameter(torch.ones(1)))
     assert ready.take(cells, x, state) is None
     torch.testing.assert_close(layer.step(x, state)[0], layer(x[:, None], state)[0][:, 0])
+
+
+@torch.no_grad()
+def test_others_may_look_at_whatever_is_there_meanwhile() -> None:
+    layer, done = Recurrent(LSTM(WIDTH, WIDTH), layers=2), Event()
+    x = torch.randn(ROWS, WIDTH)
+
+    def look() -> None:
+        while not done.is_set():
+            gc.get_objects()
+            time.sleep(0)
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        until, state = time.monotonic() + 3, None
+        while time.monotonic() < until:
+            y, state = layer.step(x, state)
+            assert y.shape == (ROWS, WIDTH)
+            assert all(type(s) is Tensor for s in state)
+    finally:
+        done.set()
+        looking.join()
+
+
+@torch.no_grad()
+def test_an_interrupt_is_raised_and_an_error_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[BaseException] = []
+
+    def like(tensor: Tensor) -> Tensor:
+        if raised:
+            raise raised[0]
+        return tensor.clone()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty_like", like)
+        ready, cells = taker(Recurrent(LSTM(WIDTH, WIDTH)))
+    raised.append(ValueError())
+    assert ready.take(cells, X, STATE[:1], STATE[:1]) is None
+    raised[0] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        ready.take(cells, X, STATE[:1], STATE[:1])
+    raised.clear()
+    assert ready.take(cells, X, STATE[:1], STATE[:1]) is not None
+
+
+@torch.no_grad()
+def test_weights_cut_or_taken_away_are_not_read() -> None:
+    x = torch.randn(ROWS, WIDTH)
+
+    def cut(weight: nn.Parameter) -> None:
+        weight.data = weight.data[: WIDTH // 2]
+
+    def empty(weight: nn.Parameter) -> None:
+        weight.untyped_storage().resize_(0)
+
+    for change in (cut, empty):
+        layer = Recurrent(GRU(WIDTH, WIDTH))
+        stream = layer.stream(ROWS)
+        ready, cells = taker(layer)
+        assert ready.take(cells, x, STATE[:1]) is not None
+        change(layer.cells[0].weight_hh)
+        assert ready.take(cells, x, STATE[:1]) is None
+        assert not ready.follows(cells)
+        assert stream._taker.take(cells, x) is None
+
+
+@torch.no_grad()
+def test_a_stream_sees_what_becomes_of_its_layer() -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(GRU(WIDTH, WIDTH), layers=2).eval()
+    x, stream = torch.randn(ROWS, WIDTH), layer.stream(ROWS)
+    stream(x)
+    stream.reset()
+    layer.norms = nn.ModuleList(NORMS["layer"](WIDTH) for _ in range(2))
+    torch.testing.assert_close(stream(x), layer(x[:, None])[0][:, 0])

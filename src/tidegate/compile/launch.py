@@ -7,14 +7,17 @@ a `Replay` keeps it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from tidegate.compile import memory
 from tidegate.compile.llvm import threads
+
+MOST_RECORDS = 64
 
 # Looked up once: a run may be so short that more would be felt.
 _address = Tensor.data_ptr
@@ -80,18 +83,8 @@ class Launch:
         self.workers = workers
 
 
-class Run:
-    """One run, as it is done: memory is given and functions are launched when they are asked for."""
-
-    def __init__(self) -> None:
-        self._borrowed: list[Scratch] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._borrowed:
-            memory.given_back(each.tensor)
+class Live:
+    """A run as it is done: memory is given and functions are launched when they are asked for."""
 
     def blank(self, *shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
         """Return what `memory.blank` does."""
@@ -105,10 +98,12 @@ class Run:
         """Return a tensor dense, copied where it is not."""
         return tensor.contiguous()
 
-    def scratch(self, size: int, apart: int = 0) -> Scratch:
-        """Return memory of so many bytes for as long as the run lasts."""
-        self._borrowed.append(Scratch(memory.borrowed(size + memory.LINE), apart))
-        return self._borrowed[-1]
+    @contextmanager
+    def scratch(self, size: int, apart: int = 0) -> Iterator[Scratch]:
+        """Lend memory of so many bytes."""
+        lent = memory.borrowed(size + memory.LINE)
+        yield Scratch(lent, apart)
+        memory.given_back(lent)
 
     def launch(self, *launches: Launch) -> None:
         """Call the functions one after the other."""
@@ -118,18 +113,21 @@ class Run:
             threads.run(each.entry, each.table.data_ptr(), each.workers)
 
 
+Doing: TypeAlias = Callable[..., list[Tensor]]
+"""A run: it is given a `Live` or a `Recording`, and groups of tensors, and returns some of those made."""
+
 Maker: TypeAlias = tuple[Callable[[Any], Tensor], Any]
 """What makes a tensor, and of what."""
 
 
-class Recording(Run):
+class Recording(Live):
     """A run that is not done, but noted: tensors it gives stand for those that a replay makes."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._made: list[Tensor] = []
         self._makers: list[Maker] = []
         self._copied: list[tuple[Tensor, Tensor]] = []
+        self._lent: list[Scratch] = []
         self._sizes: list[int] = []
         self._launches: list[Launch] = []
 
@@ -155,10 +153,11 @@ class Recording(Run):
         self._copied.append((tensor, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")))
         return self._copied[-1][1]
 
-    def scratch(self, size: int, apart: int = 0) -> Scratch:
+    @contextmanager
+    def scratch(self, size: int, apart: int = 0) -> Iterator[Scratch]:
         self._sizes.append(size + memory.LINE)
-        self._borrowed.append(Scratch(torch.empty(0), apart))
-        return self._borrowed[-1]
+        self._lent.append(Scratch(torch.empty(0, device="meta"), apart))
+        yield self._lent[-1]
 
     def launch(self, *launches: Launch) -> None:
         self._launches += launches
@@ -169,35 +168,30 @@ class Recording(Run):
         `results` are some of those made.
         """
         copies = [copy for _, copy in self._copied]
-        numbers = {id(each): number for number, each in enumerate([*given, *self._made, *copies, *self._borrowed])}
+        sources = {id(each): number for number, each in enumerate([*given, *self._made, *copies, *self._lent])}
         begins: dict[int, int] = {}
         tables: list[Table] = []
         for each in self._launches:
             _gather(each.table, begins, tables)
+        outer, inner = [], []
+        for table in tables:
+            for slot, target, behind in table.addresses:
+                place = begins[id(table)] + slot
+                if isinstance(target, Table):
+                    inner.append((place, begins[id(target)], behind))
+                else:
+                    outer.append((place, sources[id(target)], behind))
         return Replay(
-            self._makers,
-            [numbers[id(each)] for each, _ in self._copied],
-            self._sizes,
-            array("q", [number for table in tables for number in table.numbers]),
-            [
-                (begins[id(table)] + slot, numbers[id(target)], behind)
-                for table in tables
-                for slot, target, behind in table.addresses
-                if not isinstance(target, Table)
-            ],
-            [
-                (begins[id(table)] + slot, begins[id(target)], behind)
-                for table in tables
-                for slot, target, behind in table.addresses
-                if isinstance(target, Table)
-            ],
-            [(each.entry, begins[id(each.table)], each.workers) for each in self._launches],
-            [numbers[id(each)] - len(given) for each in results],
-            [table.keeps for table in tables],
+            makers=self._makers,
+            copies=[sources[id(each)] for each, _ in self._copied],
+            scratch=self._sizes,
+            numbers=array("q", [number for table in tables for number in table.numbers]),
+            addresses=outer,
+            inner=inner,
+            launches=[(each.entry, begins[id(each.table)], each.workers) for each in self._launches],
+            results=[sources[id(each)] - len(given) for each in results],
+            keeps=[table.keeps for table in tables],
         )
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def _gather(table: Table, begins: dict[int, int], tables: list[Table]) -> None:
@@ -221,7 +215,7 @@ class Replay:
     """
 
     def __init__(
-        self, makers: Sequence[Maker], copies: Sequence[int], scratch: Sequence[int],
+        self, *, makers: Sequence[Maker], copies: Sequence[int], scratch: Sequence[int],
         numbers: array[int], addresses: Sequence[tuple[int, int, int]], inner: Sequence[tuple[int, int, int]],
         launches: Sequence[tuple[int, int, int]], results: Sequence[int], keeps: Sequence[Any],
     ) -> None:  # fmt: skip
@@ -263,3 +257,24 @@ def _launching(entry: int, workers: int) -> Callable[[int], None]:
     if workers == 1:
         return threads.function(entry)
     return lambda told: threads.run(entry, told, workers)
+
+
+class Records:
+    """Runs that were recorded, by what they depend on: up to `MOST_RECORDS`."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Replay] = {}
+
+    def run(self, key: tuple[Any, ...], run: Doing, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Do a run on these tensors as the first of its key was, on others that lie as these do."""
+        replay = self._known.get(key)
+        if replay is None:
+            if len(self._known) >= MOST_RECORDS:
+                self._known.clear()
+            recording = Recording()
+            # One tensor may be given twice, and another time not.
+            stand_ins = [[each.detach() for each in group] for group in groups]
+            results = run(recording, *stand_ins)
+            replay = recording.replay([each for group in stand_ins for each in group], results)
+            self._known[key] = replay
+        return replay.run([each for group in groups for each in group])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import memory
-from tidegate.compile.launch import Launch, Run, Table
+from tidegate.compile.launch import Launch, Live, Table
 from tidegate.compile.llvm import amx, lines, threads, windows
 from tidegate.compile.llvm.amx import PANEL, ROWS
 from tidegate.compile.llvm.host import Target
@@ -83,7 +83,7 @@ class MatrixGradients:
         fits = STRETCH_BYTES // (self._program.outer_width * self._dtype.itemsize)
         return max(FEW_LINES, fits, STRETCH_UNITS * units)
 
-    def sum(self, run: Run, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
+    def sum(self, run: Live, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:
         """Sum what each product contributes to its matrix over all rows and steps. Buffers are [T, B, ·]."""
         if self.are_few(batch.rows, batch.steps):
             several = torch.get_num_threads() if batch.steps * batch.rows * self._numbers > ALONE else 1
@@ -111,7 +111,7 @@ class MatrixGradients:
     def _whole(self) -> bool:
         return tile_matrices(self._windows, self._shapes)
 
-    def _by_windows(self, run: Run, buffers: Buffers, saved: Tensor, batch: Batch, several: int) -> list[Tensor]:
+    def _by_windows(self, run: Live, buffers: Buffers, saved: Tensor, batch: Batch, several: int) -> list[Tensor]:
         key = (batch.rows, batch.steps, batch.whole, several)
         known = self._tables.get(key)
         if known is None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tidegate.compile import memory
-from tidegate.compile.launch import Addressed, Launch, Run, Scratch, Table
+from tidegate.compile.launch import Addressed, Launch, Live, Scratch, Table
 from tidegate.compile.llvm import amx, panels
 from tidegate.compile.llvm.ahead import AHEAD, AHEAD_TILES
 from tidegate.compile.llvm.engine import compile_module
@@ -141,7 +141,7 @@ class Loop:
 
     def run(
         self,
-        run: Run,
+        run: Live,
         batch: Batch,
         matrices: Sequence[Tensor],
         buffers: Buffers,
@@ -154,7 +154,14 @@ class Loop:
         """
         several = torch.get_num_threads()
         form = self.form(batch, items, several)
-        own = run.scratch(form.size)
+        with run.scratch(form.size) as own:
+            run.launch(*self._launches(form, own, batch, matrices, buffers, items, saved, several))
+
+    def _launches(
+        self, form: _Form, own: Scratch, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, items: int,
+        saved: Tensor | None, several: int,
+    ) -> list[Launch]:  # fmt: skip
+        """Return the packing of matrices, where a form wants it, and the run."""
         told, launches = Table(form.numbers[:], batch), []
         if form.panels:
             packing = Table(form.packing[:])
@@ -181,7 +188,7 @@ class Loop:
                     told.numbers[row_stride] = buffer.stride(-2)
                 if step_stride is not None and isinstance(buffer, Tensor):
                     told.numbers[step_stride] = buffer.stride(0)
-        run.launch(*launches, Launch(self.entry, told, several if items > 1 else 1))
+        return [*launches, Launch(self.entry, told, several if items > 1 else 1)]
 
     def _place(self, form: _Form, matrices: Sequence[Tensor], told: Table) -> None:
         """Tell where the matrices' windows stand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import accumulate, islice
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidegate.compile.launch import Addressed, Inside, Recording, Replay, Run
+from tidegate.compile.launch import Addressed, Inside, Live, Records
 from tidegate.compile.lines import MatrixGradients
 from tidegate.compile.llvm import amx, own_lines
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.library import kernel
-from tidegate.compile.loop import MOST_FORMS, REALS, Batch, Buffers, Loop, blocks_of, saved_size
+from tidegate.compile.loop import REALS, Batch, Buffers, Loop, blocks_of, saved_size
 from tidegate.compile.memory import zeros
 from tidegate.compile.own_sums import OwnSums
 from tidegate.compile.program import Program
@@ -58,7 +58,7 @@ class Native:
         self.program = program
         self.target = target
         self.dtype = dtype
-        self._replays: dict[tuple[Any, ...], Replay] = {}
+        self._records = Records()
 
     @cached_property
     def infer(self) -> Loop:
@@ -175,35 +175,14 @@ class Native:
         Rows [B, ·] and states [B, ·] are dense, vectors and the lines of steps and matrices have unit stride.
         """
         length, count = steps[0].shape[:2]
-        if lengths is None and resets is None and length * count:
-            lie = _lie([*steps, *matrices])
-            key = ("train" if save else "infer", length, count, torch.get_num_threads(), *lie)
-            replay = self._replays.get(key)
-            if replay is not None:
-                return replay.run([*steps, *rows, *states, *initial, *vectors, *matrices])
-        else:
-            key = None
         run = partial(self._forward, length=length, count=count, lengths=lengths, resets=resets, save=save)
-        return self._run(key, run, (steps, rows, states, initial, vectors, matrices))
-
-    def _run(
-        self, key: tuple[Any, ...] | None, run: Callable[..., list[Tensor]], groups: Sequence[Sequence[Tensor]]
-    ) -> list[Tensor]:
-        """Do a run; record it, for all that have the same key, where it has one."""
-        if key is None:
-            with Run() as now:
-                return run(now, *groups)
-        if len(self._replays) >= MOST_FORMS:
-            self._replays.clear()
-        recording = Recording()
-        # One tensor may be given twice, and another time not.
-        stand_ins = [[each.detach() for each in group] for group in groups]
-        results = run(recording, *stand_ins)
-        replay = self._replays[key] = recording.replay([each for group in stand_ins for each in group], results)
-        return replay.run([each for group in groups for each in group])
+        groups = (steps, rows, states, initial, vectors, matrices)
+        if lengths is None and resets is None and length * count:
+            return self._records.run(_key("train" if save else "infer", length, count, *steps, *matrices), run, groups)
+        return run(Live(), *groups)
 
     def _forward(
-        self, run: Run, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor],
+        self, run: Live, steps: Sequence[Tensor], rows: Sequence[Tensor], states: Sequence[Tensor],
         initial: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], *,
         length: int, count: int, lengths: Tensor | None, resets: Tensor | None, save: bool,
     ) -> list[Tensor]:  # fmt: skip
@@ -248,24 +227,12 @@ class Native:
             for g, size in zip(final_gradients, states, strict=True)
         ]
         out_gradient = unit_stride(out_gradient)
-        key = replay = None
-        if lengths is None and resets is None and length * count:
-            key = (
-                "reverse",
-                length,
-                count,
-                torch.get_num_threads(),
-                out_gradient.stride(),
-                *_lie(steps),
-                *_lie(matrices),
-            )
-            replay = self._replays.get(key)
-        if replay is not None:
-            made = replay.run([out_gradient, saved, *finals, *steps, *rows, *vectors, *matrices])
+        run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets)
+        groups = ([out_gradient, saved], finals, steps, rows, vectors, matrices)
+        if lengths is None and resets is None and self._is_launches(length, count):
+            made = self._records.run(_key("reverse", length, count, out_gradient, *steps, *matrices), run, groups)
         else:
-            run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets)
-            groups = ([out_gradient, saved], finals, steps, rows, vectors, matrices)
-            made = self._run(key if self._is_launches(length, count) else None, run, groups)
+            made = run(Live(), *groups)
         moved = iter(made)
         to_steps = [
             next(moved) if moves else torch.zeros(1, dtype=self.dtype, device="cpu").expand(step.shape)
@@ -278,6 +245,8 @@ class Native:
 
     def _is_launches(self, length: int, count: int) -> bool:
         """Whether backward over a full batch launches functions, and asks torch for nothing else."""
+        if not length * count:
+            return False
         sums = self._matrix_gradients
         few = sums.are_few(count, length) and sums.stretch(count, length) >= length
         return few or self._own(length, count) is not None
@@ -293,7 +262,7 @@ class Native:
         return sums if sums.fit(blocks_of(count)) else None
 
     def _backward(
-        self, run: Run, first: Sequence[Tensor], finals: Sequence[Tensor], steps: Sequence[Tensor],
+        self, run: Live, first: Sequence[Tensor], finals: Sequence[Tensor], steps: Sequence[Tensor],
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], *,
         length: int, count: int, lengths: Tensor | None, resets: Tensor | None,
     ) -> list[Tensor]:  # fmt: skip
@@ -320,16 +289,17 @@ class Native:
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         own = self._own(length, count)
         if own is not None:
-            told, to_matrices = own.begin(run, buffers, saved, length, count, blocks)
             loop = self.reverse_tiles_summing if self._by_tiles(count) else self.reverse_summing
-            loop.run(run, batch, matrices, buffers | told, blocks, saved)
-            own.end(run, told)
+            with own.room(run, blocks) as room:
+                told, to_matrices = own.begin(run, room, buffers, saved, length, count, blocks)
+                loop.run(run, batch, matrices, buffers | told, blocks, saved)
+                own.end(run, told)
         else:
             to_matrices = self._reverse_in_stretches(run, batch, matrices, buffers, saved, ragged)
         return [*to_steps.values(), *to_states, *to_fresh, to_vectors, *to_matrices]
 
     def _reverse_in_stretches(
-        self, run: Run, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, ragged: bool
+        self, run: Live, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, ragged: bool
     ) -> list[Tensor]:
         """Run backward into `buffers`; return the gradients of matrices, summed up stretch by stretch."""
         reverse = self.reverse_tiles if self._by_tiles(batch.rows) else self.reverse
@@ -371,9 +341,9 @@ class Native:
         return buffers
 
 
-def _lie(tensors: Sequence[Tensor]) -> list[tuple[int, ...]]:
-    """Return how far apart in memory a tensor's numbers are, for each tensor."""
-    return [each.stride() for each in tensors]
+def _key(kind: str, length: int, count: int, *given: Tensor) -> tuple[Any, ...]:
+    """Return what a run depends on beside what tensors hold: how those `given` lie in memory, and the threads."""
+    return kind, length, count, torch.get_num_threads(), *[each.stride() for each in given]
 
 
 def _during(part: Batch, buffers: Buffers) -> Buffers:

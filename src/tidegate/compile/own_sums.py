@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from tidegate.compile.launch import Launch, Run, Table
+from tidegate.compile.launch import Launch, Live, Scratch, Table
 from tidegate.compile.llvm import own_lines
 from tidegate.compile.llvm.amx import LANES, PANEL, ROWS, packed
 from tidegate.compile.llvm.host import Target
@@ -50,15 +51,23 @@ class OwnSums:
         size = self._sums * _SIZE
         return 0 < size <= OWN_BYTES and blocks * size <= MOST_BYTES
 
+    @contextmanager
+    def room(self, run: Live, blocks: int) -> Iterator[tuple[Scratch, Scratch]]:
+        """Lend memory for the sums of so many blocks, and what threads have of their own."""
+        own = torch.get_num_threads() * self._numbers
+        with run.scratch(blocks * self._sums * _SIZE) as sums, run.scratch(own * _SIZE, self._numbers) as lines:
+            yield sums, lines
+
     def begin(
-        self, run: Run, buffers: Buffers, saved: Tensor, steps: int, rows: int, blocks: int
-    ) -> tuple[Buffers, list[Tensor]]:
+        self, run: Live, room: tuple[Scratch, Scratch], buffers: Buffers, saved: Tensor, steps: int, rows: int,
+        blocks: int,
+    ) -> tuple[Buffers, list[Tensor]]:  # fmt: skip
         """Return what a kernel is told beside `buffers`, and the matrices that `end` will write.
 
         It runs over so many steps, rows and blocks of rows.
         """
+        sums, own = room
         table, begins = Table(self._table[:]), list(saved_begins(self._saved, steps, rows))
-        sums = run.scratch(blocks * self._sums * _SIZE)
         table.point(HEAD.index("sums"), sums)
         table.numbers[HEAD.index("blocks")] = blocks
         told: Buffers = {}
@@ -76,11 +85,10 @@ class OwnSums:
         matrices = [run.blank(*shape, dtype=torch.float32, zero=not self._whole) for shape in self._shapes]
         for place, matrix, offset in self._results:
             table.point(place, matrices[matrix], offset * _SIZE)
-        own = run.scratch(torch.get_num_threads() * self._numbers * _SIZE, self._numbers)
         told |= {("own", 0): own, ("sums", 0): sums, ("table", 0): table}
         return told, matrices
 
-    def end(self, run: Run, told: Buffers) -> None:
+    def end(self, run: Live, told: Buffers) -> None:
         """Write the matrices, when the kernel is done."""
         table = told["table", 0]
         assert isinstance(table, Table)

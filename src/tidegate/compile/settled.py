@@ -22,15 +22,17 @@ Place = tuple[Mapping[str, Any], str]
 """A module's parameters, and the name of one."""
 
 # Looked up once, and called for whole lists: a call may be so short that more would be felt.
-_address, _is_dense, _changes = Tensor.data_ptr, Tensor.is_contiguous, attrgetter("changes")
-_is_dispatched = torch._C._len_torch_dispatch_stack
+_address, _is_dense, _bytes = Tensor.data_ptr, Tensor.is_contiguous, attrgetter("nbytes")
+_changes = attrgetter("changes")
+_is_dispatched, _is_overridden = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorch.peek_interpreter_stack
 _is_compiling, _forward_mode = torch.compiler.is_compiling, torch.autograd.forward_ad
 
 
 def is_watched() -> bool:
     """Whether something follows torch's operations, so that none may be done past it."""
-    followed = _is_compiling() or _is_dispatched() > 0 or _is_autocast() or _functorch() is not None
+    followed = _is_compiling() or _is_dispatched() > 0 or _is_overridden() > 0 or _is_autocast()
+    followed = followed or _functorch() is not None
     return followed or _forward_mode._current_level >= 0
 
 
@@ -43,7 +45,8 @@ class Settled:
         self._lent = [_as_lent(cell.owner) for cell in cells if cell.owner is not None]
         self._sources = _by_owner(places)
         self._shapes = [owner[name].shape for owner, name in places]
-        self._known: list[Tensor] = []
+        size = self.dtype.itemsize
+        self._bytes = [shape.numel() * size for shape in self._shapes]
         self._addresses: list[int] = []
 
     def holds(self, cells: Iterable[Cell]) -> bool:
@@ -65,19 +68,21 @@ class Settled:
             addresses = list(map(_address, parameters))
         except (KeyError, TypeError):  # one was taken away, or None put in its place
             return None
-        # What lies where a known parameter lies is that parameter: it is kept, so no other can have come there. A
-        # matrix may have been transposed.
-        if addresses != self._addresses or not all(map(_is_dense, parameters)):
-            if not all(map(self._suits, parameters, self._shapes)):
-                return None
-            self._known, self._addresses = parameters, addresses
-        return parameters, self._addresses
+        # What lies where a parameter lay is that one, as a rule; it may have been transposed or cut, though, or others
+        # may have come there.
+        known = self._addresses
+        if addresses == known and list(map(_bytes, parameters)) == self._bytes and all(map(_is_dense, parameters)):
+            return parameters, known
+        if not all(map(self._suits, parameters, self._shapes)):
+            return None
+        self._addresses = addresses
+        return parameters, addresses
 
     def _suits(self, parameter: Tensor, shape: torch.Size) -> bool:
         """Whether a parameter that is another than before, or lies elsewhere, is what the kernels read."""
         plain = type(parameter) in (Tensor, torch.nn.Parameter) and not parameter.is_neg()
         fits = parameter.dtype is self.dtype and parameter.shape == shape and parameter.is_contiguous()
-        return plain and parameter.is_cpu and fits
+        return plain and parameter.is_cpu and fits and (parameter.data_ptr() != 0 or parameter.numel() == 0)
 
 
 def kernels_of(cell: Cell, call: Call) -> tuple[Native, list[Place], list[Place]] | None:

@@ -47,7 +47,9 @@ class Stepper:
         """Whether there are steps, and these are states [layers, B, ·] that they may overwrite."""
         if not self.layers or [s.shape for s in states] != [s.shape for s in self.begin]:
             return False
-        return all(s.dtype is self.dtype and s.is_cpu and s.is_contiguous() and not s.is_neg() for s in states)
+        if not all(type(s) is Tensor and s.dtype is self.dtype and s.is_cpu for s in states):
+            return False
+        return all(s.is_contiguous() and not s.is_neg() for s in states)
 
     def step(
         self, cells: Mapping[str, Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
@@ -96,17 +98,18 @@ class Taker:
         shapes = [state.shape for state in steps.begin]
         places = [state.data_ptr() for state in overwritten] or [0] * len(steps.begin)
         objects: dict[str, object] = {
-            "Tensor": Tensor, "True": True, "False": False, "None": None, "dtype": steps.dtype, "'dtype'": "dtype",
-            "'shape'": "shape", "'is_cpu'": "is_cpu", "'changes'": "changes", "data_ptr": Tensor.data_ptr,
-            "is_neg": Tensor.is_neg, "is_contiguous": Tensor.is_contiguous, "empty_like": torch.empty_like,
-            "shape": steps.shape, "output": steps.output,
+            "Tensor": Tensor, "Exception": Exception, "True": True, "False": False, "None": None, "dtype": steps.dtype,
+            "'dtype'": "dtype", "'shape'": "shape", "'is_cpu'": "is_cpu", "'nbytes'": "nbytes",
+            "'changes'": "changes", "data_ptr": Tensor.data_ptr, "is_neg": Tensor.is_neg,
+            "is_contiguous": Tensor.is_contiguous, "empty_like": torch.empty_like, "shape": steps.shape,
+            "output": steps.output,
         }  # fmt: skip
         lists: dict[str, Sequence[tuple[int, ...]]] = {
             "owners": [(id(names), len(names)) for names in owners],
             "cells": [(id(cell), cell.changes) for cell in steps.cells],
-            "parameters": [(id(names), id(name), id(_NOBODY), 0) for names, name in steps.places],
+            "parameters": [(id(names), id(name), id(_NOBODY), 0, 0) for names, name in steps.places],
             "states": [
-                (id(like), id(shape), place, place, like[0].nbytes)
+                (id(like), id(shape), place, place, like[0].nbytes, 0)
                 for like, shape, place in zip(steps.begin, shapes, places, strict=True)
             ],
             "layers": [(each.kernel, own.address) for each, own in zip(steps.layers, self._arguments, strict=True)],
@@ -132,6 +135,7 @@ class Taker:
             record = self._first + number * size
             self._table[record + one_step.PARAMETER.index("parameter")] = id(parameter)
             self._table[record + one_step.PARAMETER.index("address")] = address
+            self._table[record + one_step.PARAMETER.index("bytes")] = parameter.nbytes
         first = 0
         for layer, argument in zip(self._steps.layers, self._arguments, strict=True):
             argument.reads(addresses[first : first + len(layer.parameters)])
@@ -153,10 +157,11 @@ class Steppers:
         self, cells: Mapping[str, Cell], x: Tensor, state: Tensor | Sequence[Tensor] | None
     ) -> tuple[Tensor, ...] | None:
         """Run one step of the cells as `Stepper.step` does; nothing may follow torch's operations."""
-        done = None if self._last is None else self._last.step(cells, x, state)
+        last = self._last  # another thread may put its own there
+        done = None if last is None else last.step(cells, x, state)
         if done is None and isinstance(x, Tensor) and x.dim() == 2:
-            self._last = self.of(cells, x.shape[0])
-            done = self._last.step(cells, x, state)
+            last = self._last = self.of(cells, x.shape[0])
+            done = last.step(cells, x, state)
         return done
 
     def of(self, cells: Mapping[str, Cell], batch: int) -> Stepper:

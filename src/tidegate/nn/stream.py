@@ -61,7 +61,7 @@ class Stream:
     def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """Take one step; return the output."""
         taker = self._taker
-        if taker is not None and not (inputs or is_watched()):
+        if taker is not None and not (inputs or is_watched()) and self._layer._steps_compile():
             # `_every_cell`, without a call more: a step is so short that it would be felt.
             cells = self._layer._modules["cells"]._modules  # type: ignore[union-attr]
             y = taker.take(cells, x)

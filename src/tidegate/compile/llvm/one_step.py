@@ -25,8 +25,8 @@ from tidegate.compile.llvm.tile import steps
 STEP, STEP_IN_PLACE = "step", "step_in_place"
 
 OBJECTS = (
-    "Tensor", "True", "False", "None", "dtype", "'dtype'", "'shape'", "'is_cpu'", "'changes'", "data_ptr", "is_neg",
-    "is_contiguous", "empty_like", "shape", "output",
+    "Tensor", "Exception", "True", "False", "None", "dtype", "'dtype'", "'shape'", "'is_cpu'", "'nbytes'",
+    "'changes'", "data_ptr", "is_neg", "is_contiguous", "empty_like", "shape", "output",
 )  # fmt: skip
 """The objects that the table begins with: types, singletons, the numbers' dtype, names, functions, and what x and the
 output are like."""
@@ -37,11 +37,11 @@ LISTS = ("owners", "cells", "parameters", "states", "layers")
 OWNER = ("names", "count")
 """The parameters of a module that lends its own, by name, and how many they are."""
 CELL = ("cell", "changes")
-PARAMETER = ("names", "name", "parameter", "address")
-"""Where a parameter is found, by name; which one it is, and where its numbers are."""
-STATE = ("like", "shape", "before", "after", "apart")
+PARAMETER = ("names", "name", "parameter", "address", "bytes")
+"""Where a parameter is found, by name; which one it is, where its numbers are, and how many bytes they take."""
+STATE = ("like", "shape", "before", "after", "apart", "made")
 """What a state is like, and where it stands before and after the step, for the first layer: those of the others follow,
-so many bytes apart."""
+so many bytes apart. What is made to hold it stands in the table until it is given out."""
 LAYER = ("kernel", "argument")
 
 HEAD = (*OBJECTS, *(field for name in LISTS for field in (name, f"number of {name}")))
@@ -70,7 +70,8 @@ def function(target: Target, told: array[int], *, in_place: bool) -> Callable[..
 
     `step(cells, x, *states)`, with the cells by name, returns (output, *states): those before the step are left as they
     are. `step(cells, x)`, `in_place`, overwrites the states that the table says, and returns the output. Both return
-    None, and have changed nothing, where anything is not as the table has it. Python's lock is free while kernels run.
+    None, and have changed nothing, where anything is not as the table has it, or an error says that it cannot be done;
+    what is no error, as an interrupt, is raised. Python's lock is free while kernels run.
 
     A kernel's argument begins with two counters, the addresses of its input and output, of the states before, and of
     those after.
@@ -109,19 +110,26 @@ def _define(module: ir.Module, name: str) -> None:
     x = _at(b, arguments, INDEX(1))
     step.check(x, table.object("shape"))
     source = step.address(x)
-    if name == STEP_IN_PLACE:
-        out = step.make_output()
-    else:
+    if name == STEP:
         step.read_states(_at(b, arguments, INDEX(2)))
-        out = step.make_all()
+        step.make_states()
+    out = step.make_output()
     step.run(source, out)
-    b.ret(_object(b, step.result))
+    b.ret(step.given_out(name == STEP_IN_PLACE))
     b.position_at_end(refused)
+    step.let_go()
+    pending, stop = (function.append_basic_block(block) for block in ("pending", "stop"))
+    nothing = function.append_basic_block("nothing")
+    b.cbranch(b.icmp_unsigned("!=", python.call("PyErr_Occurred"), POINTER(None)), pending, nothing)
+    b.position_at_end(pending)
+    plain = python.call("PyErr_ExceptionMatches", table.object("Exception"))
+    b.cbranch(b.icmp_signed("!=", plain, plain.type(0)), nothing, stop)
+    b.position_at_end(stop)
+    b.ret(POINTER(None))
+    b.position_at_end(nothing)
     python.call("PyErr_Clear")
-    python.call("Py_DecRef", _object(b, step.result))
-    nothing = table.object("None")
-    python.call("Py_IncRef", nothing)
-    b.ret(nothing)
+    python.call("Py_IncRef", table.object("None"))
+    b.ret(table.object("None"))
 
 
 def _at(builder: ir.IRBuilder, words: ir.Value, number: ir.Value) -> ir.Value:
@@ -165,15 +173,15 @@ class _Record:
 
 
 class _Step:
-    """What a step does, in order. `result` is where the function's stands, to be let go of where it is refused."""
+    """What a step does, in order."""
 
     def __init__(self, builder: ir.IRBuilder, python: Python, table: _Record) -> None:
         self._builder = builder
         self._python = python
         self._table = table
-        self.result = builder.alloca(POINTER)
-        builder.store(POINTER(None), self.result)
-        self._made = builder.alloca(POINTER)
+        self._output, self._tuple = builder.alloca(POINTER), builder.alloca(POINTER)
+        for place in (self._output, self._tuple):
+            builder.store(POINTER(None), place)
         self._name, self._cell = builder.alloca(POINTER), builder.alloca(POINTER)
         self._position, self._read = builder.alloca(INDEX), builder.alloca(INDEX)
 
@@ -204,6 +212,8 @@ class _Step:
             place = record.place("parameter")
             python.require(b.icmp_unsigned("==", self.address(place), record.number("address")))
             python.same_new(python.called(table.object("is_contiguous"), place), table.object("True"))
+            size = python.number_of_new(python.call("PyObject_GetAttr", _object(b, place), table.object("'nbytes'")))
+            python.require(b.icmp_unsigned("==", size, record.number("bytes")))
 
     def check(self, place: ir.Value, shape: ir.Value) -> None:
         """Require a plain, dense tensor of a shape and the table's dtype on the CPU."""
@@ -227,26 +237,49 @@ class _Step:
             self.check(place, state.object("shape"))
             state.write("before", self.address(place))
 
+    def make_states(self) -> None:
+        """Make what holds the states after the step."""
+        with self._each("states") as (_, state):
+            self._builder.store(self._new(state.place("like")), state.place("made"), align=_WORD)
+            state.write("after", self.address(state.place("made")))
+
     def make_output(self) -> ir.Value:
-        """Make the output, the result; return where its numbers begin."""
-        self._builder.store(self._new(self._table.place("output")), self.result)
-        return self.address(self.result)
+        """Make the output; return where its numbers begin."""
+        self._builder.store(self._new(self._table.place("output")), self._output)
+        return self.address(self._output)
 
-    def make_all(self) -> ir.Value:
-        """Make the output and the states after the step, as one tuple, the result; return where the output begins."""
-        b, python, table = self._builder, self._python, self._table
-        count = b.add(table.number("number of states"), INDEX(1))
-        b.store(python.there(python.call("PyTuple_New", count)), self.result)
+    def given_out(self, alone: bool) -> ir.Value:
+        """Return the output, or, unless it is given out alone, a tuple of it and the states.
+
+        Other threads may look at a tuple as soon as it is there: it is filled without letting any run.
+        """
+        b, python = self._builder, self._python
+        if alone:
+            return _object(b, self._output)
+        count = b.add(self._table.number("number of states"), INDEX(1))
+        b.store(python.there(python.call("PyTuple_New", count)), self._tuple)
+        self._give(INDEX(0), self._output)
         with self._each("states") as (number, state):
-            state.write("after", self._make_entry(b.add(number, INDEX(1)), state.place("like")))
-        return self._make_entry(INDEX(0), table.place("output"))
+            self._give(b.add(number, INDEX(1)), state.place("made"))
+        return _object(b, self._tuple)
 
-    def _make_entry(self, number: ir.Value, like: ir.Value) -> ir.Value:
-        """Make an entry of the result; return where its numbers begin."""
-        new = self._new(like)
-        self._python.call("PyTuple_SetItem", _object(self._builder, self.result), number, new)
-        self._builder.store(new, self._made)
-        return self.address(self._made)
+    def _give(self, number: ir.Value, place: ir.Value) -> None:
+        """Move an object from its place into the tuple."""
+        b, python = self._builder, self._python
+        given = _object(b, place)
+        b.store(POINTER(None), place, align=_WORD)
+        failed = python.call("PyTuple_SetItem", _object(b, self._tuple), number, given)
+        python.require(b.icmp_signed("==", failed, failed.type(0)))
+
+    def let_go(self) -> None:
+        """Let go of all that was made."""
+        b, python = self._builder, self._python
+        for place in (self._output, self._tuple):
+            python.call("Py_DecRef", _object(b, place))
+        with self._each("states") as (_, state):
+            made = state.place("made")
+            python.call("Py_DecRef", _object(b, made))
+            b.store(POINTER(None), made, align=_WORD)
 
     def _new(self, like: ir.Value) -> ir.Value:
         return self._python.there(self._python.called(self._table.object("empty_like"), like))

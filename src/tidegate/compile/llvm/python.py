@@ -26,6 +26,8 @@ _FUNCTIONS: dict[str, tuple[ir.Type, list[ir.Type]]] = {
     "PyDict_Next": (_INT, [POINTER, POINTER, POINTER, POINTER]),
     "PyDict_Size": (INDEX, [POINTER]),
     "PyErr_Clear": (_NOTHING, []),
+    "PyErr_ExceptionMatches": (_INT, [POINTER]),
+    "PyErr_Occurred": (POINTER, []),
     "PyEval_RestoreThread": (_NOTHING, [POINTER]),
     "PyEval_SaveThread": (POINTER, []),
     "PyLong_AsSize_t": (INDEX, [POINTER]),
@@ -52,18 +54,16 @@ def function(name: str, address: int, told: int) -> Callable[..., Any]:
 
     The code lies at `address` and is given the number `told` first. There are as many functions as are asked for.
     """
-    return _make(ctypes.byref(_method(name, address)), told, None)
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+        ("PyCFunction_NewEx", ctypes.pythonapi)
+    )
+    return make(ctypes.byref(_method(name, address)), told, None)
 
 
 @cache
 def _method(name: str, address: int) -> _Method:
     """Return what must stay where it is for as long as any function made of it."""
     return _Method(name.encode(), address, _BY_VECTOR, None)
-
-
-_make: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
-    ("PyCFunction_NewEx", ctypes.pythonapi)
-)
 
 
 @cache
