@@ -217,9 +217,22 @@ def test_weights_cut_or_taken_away_are_not_read() -> None:
 @torch.no_grad()
 def test_a_stream_sees_what_becomes_of_its_layer() -> None:
     torch.manual_seed(0)
-    layer = Recurrent(GRU(WIDTH, WIDTH), layers=2).eval()
+    layer = Recurrent(GRU(WIDTH, WIDTH), layers=2)
     x, stream = torch.randn(ROWS, WIDTH), layer.stream(ROWS)
-    stream(x)
-    stream.reset()
-    layer.norms = nn.ModuleList(NORMS["layer"](WIDTH) for _ in range(2))
-    torch.testing.assert_close(stream(x), layer(x[:, None])[0][:, 0])
+
+    def normalise() -> None:
+        layer.norms = nn.ModuleList(NORMS["layer"](WIDTH) for _ in range(2))
+
+    for change in (
+        lambda: setattr(layer, "backend", "reference"), lambda: setattr(layer, "backend", "auto"),
+        lambda: setattr(layer, "dropout", 1.0), layer.eval, layer.train, lambda: setattr(layer, "dropout", 0.0),
+        normalise, lambda: setattr(layer, "norms", None),
+    ):  # fmt: skip
+        stream(x)
+        stream.reset()
+        before = stream._taker
+        change()
+        torch.testing.assert_close(stream(x), layer(x[:, None])[0][:, 0])
+        assert (stream._taker is None) == (not layer._steps_compile())
+        assert stream._taker is not before
+        stream.reset()

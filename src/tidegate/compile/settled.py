@@ -29,6 +29,10 @@ _is_autocast, _functorch = torch._C._is_any_autocast_enabled, torch._C._functorc
 _is_compiling, _forward_mode = torch.compiler.is_compiling, torch.autograd.forward_ad
 
 
+UNWATCHED = ((_is_dispatched, 0), (_is_overridden, 0), (_is_autocast, False), (_functorch, None))
+"""What functions of torch return where nothing follows its operations; `is_watched` says when else that is."""
+
+
 def is_watched() -> bool:
     """Whether something follows torch's operations, so that none may be done past it."""
     followed = _is_compiling() or _is_dispatched() > 0 or _is_overridden() > 0 or _is_autocast()

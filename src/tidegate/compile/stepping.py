@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tidegate.cells.base import Cell
 from tidegate.compile.llvm import one_step, python
 from tidegate.compile.llvm.host import host
 from tidegate.compile.loop import MOST_FORMS
 from tidegate.compile.prepared import Argument, Prepared, prepared
-from tidegate.compile.settled import Settled, is_plain
+from tidegate.compile.settled import UNWATCHED, Settled, is_plain
 
 MOST_ROWS = 32
 """Up to so many rows, products read the matrices as they stand; beyond, a run of one step is the better way."""
@@ -86,10 +87,18 @@ class Taker:
     """What takes the steps of a `Stepper`, with the memory that kernels work in: for one thread at a time.
 
     `take(cells, x, *states)` does what `Stepper.step` does. With states to overwrite it is `take(cells, x)`, which
-    returns the output alone; they are those that `Stepper.step` would take.
+    returns the output alone; they are those that `Stepper.step` would take. It returns None, too, where anything
+    follows torch's operations (outside of its compiler), or one of the `attributes` or `entries` of dictionaries, each
+    an object and a name, is another than now.
     """
 
-    def __init__(self, steps: Stepper, overwritten: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self,
+        steps: Stepper,
+        overwritten: Sequence[Tensor] = (),
+        attributes: Sequence[tuple[object, str]] = (),
+        entries: Sequence[tuple[Mapping[str, object], str]] = (),
+    ) -> None:
         self._steps = steps
         self._arguments = [Argument(layer) for layer in steps.layers]
         self._parameters: list[Tensor] = []
@@ -104,7 +113,16 @@ class Taker:
             "is_contiguous": Tensor.is_contiguous, "empty_like": torch.empty_like, "shape": steps.shape,
             "output": steps.output,
         }  # fmt: skip
+        attributes = [*attributes, (forward_ad, "_current_level")]
+        self._decides = attributes, list(entries)
+        self._expected = expected = _found(*self._decides)
         lists: dict[str, Sequence[tuple[int, ...]]] = {
+            "guards": [(id(function), id(returned)) for function, returned in UNWATCHED],
+            "attributes": [(id(of), id(name), id(it)) for (of, name), it in zip(attributes, expected[0], strict=True)],
+            "entries": [
+                (id(names), id(name), 0 if it is _NOBODY else id(it))
+                for (names, name), it in zip(entries, expected[1], strict=True)
+            ],
             "owners": [(id(names), len(names)) for names in owners],
             "cells": [(id(cell), cell.changes) for cell in steps.cells],
             "parameters": [(id(names), id(name), id(_NOBODY), 0, 0) for names, name in steps.places],
@@ -120,6 +138,11 @@ class Taker:
         self._first = begins["parameters"]
         self.take: Callable[..., Any] = one_step.function(host(), self._table, in_place=bool(overwritten))
         self.follows({str(number): cell for number, cell in enumerate(steps.cells)})
+
+    def holds(self) -> bool:
+        """Whether attributes and entries are what they were."""
+        both = zip(_found(*self._decides), self._expected, strict=True)
+        return all(a is b for now, before in both for a, b in zip(now, before, strict=True))
 
     def follows(self, cells: Mapping[str, Cell]) -> bool:
         """Take the parameters from where they are now; return whether they are others than before, or elsewhere."""
@@ -141,6 +164,13 @@ class Taker:
             argument.reads(addresses[first : first + len(layer.parameters)])
             first += len(layer.parameters)
         return True
+
+
+def _found(
+    attributes: Sequence[tuple[object, str]], entries: Sequence[tuple[Mapping[str, object], str]]
+) -> tuple[list[object], list[object]]:
+    """Return what attributes are, and what stands in entries."""
+    return [getattr(of, name) for of, name in attributes], [names.get(name, _NOBODY) for names, name in entries]
 
 
 class Steppers:

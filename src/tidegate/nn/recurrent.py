@@ -197,6 +197,11 @@ class Recurrent(nn.Module):
         is_bare = self.directions == 1 and type(parts["connection"]) is Plain and parts.get("norms") is None
         return is_bare and self.backend in ("auto", "llvm") and not (self.dropout and self.training)
 
+    def _decides_steps(self) -> tuple[list[tuple[object, str]], list[tuple[Mapping[str, object], str]]]:
+        """Return the attributes, and the modules by name, that `_steps_compile` decides by."""
+        names = ["directions", "backend", "dropout", *(["training"] if self.dropout else [])]
+        return [(self, name) for name in names], [(self._modules, name) for name in ("connection", "norms")]
+
     def _compiled_steps(self, batch: int) -> Stepper | None:
         """Return compiled steps of `batch` rows, as far as there are any."""
         if is_watched() or not self._steps_compile():

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tidegate.compile.settled import is_watched
 from tidegate.compile.stepping import Stepper, Taker
 from tidegate.errors import ShapeError
 from tidegate.nn.states import StackState, each_tensor, tensors_of
 
 if TYPE_CHECKING:
     from tidegate.nn.recurrent import Recurrent
+
+
+# Looked up once: a step is so short that more would be felt.
+_is_compiling = torch.compiler.is_compiling
 
 
 class Stream:
@@ -61,7 +64,7 @@ class Stream:
     def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """Take one step; return the output."""
         taker = self._taker
-        if taker is not None and not (inputs or is_watched()) and self._layer._steps_compile():
+        if taker is not None and not (inputs or _is_compiling()):
             # `_every_cell`, without a call more: a step is so short that it would be felt.
             cells = self._layer._modules["cells"]._modules  # type: ignore[union-attr]
             y = taker.take(cells, x)
@@ -93,10 +96,11 @@ class Stream:
     def _prepare(self) -> None:
         """Keep compiled steps at hand where the layer has them for a state like this."""
         stepper = self._layer._compiled_steps(self._rows)
-        if stepper is not self._stepper:
+        taker = self._taker
+        if stepper is not self._stepper or (taker is not None and not taker.holds()):
             self._stepper, self._taker = stepper, None
             if stepper is not None and stepper.fits(self._tensors):
-                self._taker = Taker(stepper, self._tensors)
+                self._taker = Taker(stepper, self._tensors, *self._layer._decides_steps())
 
     def _take(self, state: StackState) -> None:
         for mine, new in zip(self._tensors, tensors_of(state), strict=True):

@@ -31,8 +31,12 @@ OBJECTS = (
 """The objects that the table begins with: types, singletons, the numbers' dtype, names, functions, and what x and the
 output are like."""
 
-LISTS = ("owners", "cells", "parameters", "states", "layers")
+LISTS = ("guards", "attributes", "entries", "owners", "cells", "parameters", "states", "layers")
 """What the table says next: where each list begins, and how many entries it has."""
+
+GUARD, ATTRIBUTE, ENTRY = ("function", "expected"), ("object", "name", "expected"), ("names", "name", "expected")
+"""What a function without arguments must return, what an attribute must be, and what must stand in a dictionary by a
+name: that very object, or 0 for nothing."""
 
 OWNER = ("names", "count")
 """The parameters of a module that lends its own, by name, and how many they are."""
@@ -45,7 +49,10 @@ so many bytes apart. What is made to hold it stands in the table until it is giv
 LAYER = ("kernel", "argument")
 
 HEAD = (*OBJECTS, *(field for name in LISTS for field in (name, f"number of {name}")))
-_RECORDS = {"owners": OWNER, "cells": CELL, "parameters": PARAMETER, "states": STATE, "layers": LAYER}
+_RECORDS = {
+    "guards": GUARD, "attributes": ATTRIBUTE, "entries": ENTRY, "owners": OWNER, "cells": CELL, "parameters": PARAMETER,
+    "states": STATE, "layers": LAYER,
+}  # fmt: skip
 _WORD = 8
 
 
@@ -105,6 +112,7 @@ def _define(module: ir.Module, name: str) -> None:
     step = _Step(b, python, table)
     expected = INDEX(2) if name == STEP_IN_PLACE else b.add(table.number("number of states"), INDEX(2))
     python.require(b.icmp_unsigned("==", count, expected))
+    step.check_guards()
     step.check_cells(arguments)
     step.check_parameters()
     x = _at(b, arguments, INDEX(1))
@@ -184,6 +192,20 @@ class _Step:
             builder.store(POINTER(None), place)
         self._name, self._cell = builder.alloca(POINTER), builder.alloca(POINTER)
         self._position, self._read = builder.alloca(INDEX), builder.alloca(INDEX)
+
+    def check_guards(self) -> None:
+        """Require what guards, attributes and entries say."""
+        python = self._python
+        with self._each("guards") as (_, guard):
+            nothing = POINTER(None)
+            found = python.call("PyObject_Vectorcall", guard.object("function"), nothing, INDEX(0), nothing)
+            python.same_new(found, guard.object("expected"))
+        with self._each("attributes") as (_, attribute):
+            found = python.call("PyObject_GetAttr", attribute.object("object"), attribute.object("name"))
+            python.same_new(found, attribute.object("expected"))
+        with self._each("entries") as (_, entry):
+            found = python.call("PyDict_GetItemWithError", entry.object("names"), entry.object("name"))
+            python.same(found, entry.object("expected"))
 
     def check_cells(self, place: ir.Value) -> None:
         """Require, by name at `place`, the table's cells, of which nothing was set, and owners that lend as before."""
