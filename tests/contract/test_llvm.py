@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cells import Cell
-from tidegate.compile import memory
+from tidegate.compile import launch, memory
 from tidegate.compile.launch import Replay
 from tidegate.compile.select import BACKENDS
 
@@ -88,6 +88,7 @@ def memory_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr(Replay, "_make", poisoning)
+    monkeypatch.setattr(launch, "KEPT_BYTES", -1)
     monkeypatch.setattr(memory, "fresh", poisoned)
     monkeypatch.setattr(memory, "MOST_BYTES", -1)
 

@@ -7,8 +7,10 @@ a `Replay` keeps it.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import torch
@@ -18,6 +20,9 @@ from tidegate.compile import memory
 from tidegate.compile.llvm import threads
 
 MOST_RECORDS = 64
+
+KEPT_BYTES = 1 << 16
+"""So much memory to work in is kept for the next run of the same record: that costs less than to lend it."""
 
 # Looked up once: a run may be so short that more would be felt.
 _address = Tensor.data_ptr
@@ -155,7 +160,7 @@ class Recording(Live):
 
     @contextmanager
     def scratch(self, size: int, apart: int = 0) -> Iterator[Scratch]:
-        self._sizes.append(size + memory.LINE)
+        self._sizes.append(-(-size // memory.LINE) * memory.LINE)
         self._lent.append(Scratch(torch.empty(0, device="meta"), apart))
         yield self._lent[-1]
 
@@ -221,7 +226,8 @@ class Replay:
     ) -> None:  # fmt: skip
         self._makers = makers
         self._copies = copies
-        self._scratch = scratch
+        self._scratch = list(accumulate(scratch, initial=memory.LINE))
+        self._free: deque[Tensor] = deque()  # each piece goes to one taker
         self._numbers = numbers
         self._addresses = addresses
         size = numbers.itemsize
@@ -233,9 +239,14 @@ class Replay:
     def run(self, given: Sequence[Tensor]) -> list[Tensor]:
         """Run on these tensors; return the results."""
         made = self._make()
-        borrowed = [memory.borrowed(size) for size in self._scratch]
+        *begins, size = self._scratch
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            scratch = memory.borrowed(size)
+        first = memory.aligned(scratch) - memory.LINE
         copies = [given[number].contiguous() for number in self._copies]
-        places = [*map(_address, [*given, *made, *copies]), *map(memory.aligned, borrowed)]
+        places = [*map(_address, [*given, *made, *copies]), *[first + begin for begin in begins]]
         numbers = self._numbers[:]
         base = numbers.buffer_info()[0]
         for slot, begin, behind in self._inner:
@@ -244,8 +255,10 @@ class Replay:
             numbers[slot] = places[source] + behind
         for launch, begin in self._launches:
             launch(base + begin)
-        for each in borrowed:
-            memory.given_back(each)
+        if size <= KEPT_BYTES:
+            self._free.append(scratch)
+        else:
+            memory.given_back(scratch)
         return [made[number] for number in self._results]
 
     def _make(self) -> list[Tensor]:
@@ -263,18 +276,29 @@ class Records:
     """Runs that were recorded, by what they depend on: up to `MOST_RECORDS`."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], Replay] = {}
+        self._known: dict[tuple[Any, ...], Replay | None] = {}
 
-    def run(self, key: tuple[Any, ...], run: Doing, groups: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Do a run on these tensors as the first of its key was, on others that lie as these do."""
-        replay = self._known.get(key)
-        if replay is None:
+    def run(
+        self, key: tuple[Any, ...], run: Doing, groups: Sequence[Sequence[Tensor]], may: Callable[[], bool]
+    ) -> list[Tensor]:
+        """Do a run on these tensors as the first of its key was, on others that lie as these do.
+
+        It may be recorded, which `may` is asked once, where it makes tensors, launches functions and does nothing else.
+        """
+        try:
+            replay = self._known[key]
+        except KeyError:
             if len(self._known) >= MOST_RECORDS:
                 self._known.clear()
-            recording = Recording()
-            # One tensor may be given twice, and another time not.
-            stand_ins = [[each.detach() for each in group] for group in groups]
-            results = run(recording, *stand_ins)
-            replay = recording.replay([each for group in stand_ins for each in group], results)
-            self._known[key] = replay
+            replay = self._known[key] = _recorded(run, groups) if may() else None
+        if replay is None:
+            return run(Live(), *groups)
         return replay.run([each for group in groups for each in group])
+
+
+def _recorded(run: Doing, groups: Sequence[Sequence[Tensor]]) -> Replay:
+    recording = Recording()
+    # One tensor may be given twice, and another time not.
+    stand_ins = [[each.detach() for each in group] for group in groups]
+    results = run(recording, *stand_ins)
+    return recording.replay([each for group in stand_ins for each in group], results)

@@ -177,8 +177,9 @@ class Native:
         length, count = steps[0].shape[:2]
         run = partial(self._forward, length=length, count=count, lengths=lengths, resets=resets, save=save)
         groups = (steps, rows, states, initial, vectors, matrices)
-        if lengths is None and resets is None and length * count:
-            return self._records.run(_key("train" if save else "infer", length, count, *steps, *matrices), run, groups)
+        if lengths is None and resets is None:
+            key = _key("train" if save else "infer", length, count, *steps, *matrices)
+            return self._records.run(key, run, groups, lambda: length * count > 0)
         return run(Live(), *groups)
 
     def _forward(
@@ -229,8 +230,9 @@ class Native:
         out_gradient = unit_stride(out_gradient)
         run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets)
         groups = ([out_gradient, saved], finals, steps, rows, vectors, matrices)
-        if lengths is None and resets is None and self._is_launches(length, count):
-            made = self._records.run(_key("reverse", length, count, out_gradient, *steps, *matrices), run, groups)
+        if lengths is None and resets is None:
+            key = _key("reverse", length, count, out_gradient, *steps, *matrices)
+            made = self._records.run(key, run, groups, lambda: self._is_launches(length, count))
         else:
             made = run(Live(), *groups)
         moved = iter(made)
