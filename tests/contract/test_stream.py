@@ -83,10 +83,10 @@ def test_steps_and_streams_equal_the_whole(name: str, dtype: torch.dtype) -> Non
     ],
 )
 def test_layers_of_every_kind(layer: Recurrent, fast: bool) -> None:
-    layer.eval()
+    layer.double().eval()
     assert compiled(layer, 2) is fast
     layer.batch_first = True
-    x = torch.randn(2, 5, 5)
+    x = torch.randn(2, 5, 5, dtype=torch.float64)
     expected, end = whole(layer, x)
     stream = layer.stream(2)
     torch.testing.assert_close(torch.stack([stream(x_t) for x_t in x.unbind(1)], 1), expected)
