@@ -153,6 +153,8 @@ def test_a_parameter_more_of_the_layer_that_lends_them_is_seen() -> None:
 def test_others_may_look_at_whatever_is_there_meanwhile() -> None:
     layer, done = Recurrent(LSTM(WIDTH, WIDTH), layers=2), Event()
     x = torch.randn(ROWS, WIDTH)
+    # Compiled before: Python's own `tuple(each for each in …)` does not stand being looked at.
+    layer.step(x)
 
     def look() -> None:
         while not done.is_set():
