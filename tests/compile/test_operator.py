@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from tidegate.cells import GRU, LSTM, Cell, Elman
+from tidegate.cells import GRU, GRUD, LSTM, Cell, Elman, GRUResetBefore
 from tidegate.compile import compiled, operator
 from tidegate.compile.native import Native
 from tidegate.compile.select import BACKENDS, unroll
@@ -60,6 +62,48 @@ def test_outputs_may_be_changed_in_place_before_the_reverse(backend: str) -> Non
         y, _ = unroll(cell, x, backend=backend)
         found.append(torch.autograd.grad(change(y).square().sum(), list(cell.parameters())))
     torch.testing.assert_close(*found)
+
+
+class Shifted(Cell):
+    """A cell whose product's gradient is its input's: h' = tanh(x + h U)."""
+
+    gates = ("n",)
+
+    def project(self, x: Tensor) -> Tensor:
+        return x
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        (n,) = self.gate(x, h)
+        return torch.tanh(n)
+
+
+@pytest.mark.parametrize("lengths", [None, [9, 0, 4, 9, 1] * 7])
+@pytest.mark.parametrize("through_torch", [False, True])
+@pytest.mark.parametrize("rows", [1, 5, 35])
+@pytest.mark.parametrize("kind", [GRUResetBefore, LSTM, GRUD, Shifted])
+def test_gradients_are_the_same_whether_that_of_the_input_is_asked_for(
+    kind: type[Cell], rows: int, through_torch: bool, lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if through_torch:
+        monkeypatch.setattr(compiled, "unroll_now", lambda native, *given: operator.unroll_as_node(native.key, *given))
+    torch.manual_seed(0)
+    cell = kind(6, 6)
+    layer, x, dy = Recurrent(cell, backend="llvm"), torch.randn(rows, 9, 6), torch.randn(rows, 9, 6)
+    given: dict[str, Any] = {name: torch.rand(rows, 9, 1 if name == "elapsed" else 6).round() for name in cell.inputs}
+    if lengths is not None:
+        given["lengths"] = torch.tensor(lengths[:rows])
+    weights = [p for p in cell.parameters() if kind is not Shifted or p is cell.weight_hh]
+    found = []
+    for leaf in (x, x.clone().requires_grad_()):
+        asked = [*weights, *([leaf] if leaf.requires_grad else [])]
+        for _ in range(2):
+            y, _ = layer(leaf, **given)
+            gradients = torch.autograd.grad(y, asked, dy)
+        found.append(gradients[: len(weights)])
+    for without, with_it in zip(*found, strict=True):
+        assert torch.equal(without, with_it)
+    inputs = {inputs for (_, _, inputs) in kernel_of(cell)._reverses}
+    assert inputs == ({True} if kind is Shifted else {True, False})
 
 
 def test_kernels_live_as_long_as_the_cell_or_a_gradient_that_needs_them() -> None:

@@ -80,7 +80,7 @@ class MatrixGradients:
         if not self._windows:
             return math.inf
         units = max(w.first[3] * w.second[3] // (w.first[3] + w.second[3]) for w in self._windows)
-        fits = STRETCH_BYTES // (self._program.outer_width * self._dtype.itemsize)
+        fits = STRETCH_BYTES // (max(self._program.outer_width, 1) * self._dtype.itemsize)
         return max(FEW_LINES, fits, STRETCH_UNITS * units)
 
     def sum(self, run: Live, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:

@@ -59,6 +59,7 @@ class Native:
         self.target = target
         self.dtype = dtype
         self._records = Records()
+        self._reverses: dict[tuple[bool, bool, bool], Loop] = {}
 
     @cached_property
     def infer(self) -> Loop:
@@ -82,10 +83,6 @@ class Native:
         return self._loop(self.program.forward, outputs={0: ("out", 0)})
 
     @cached_property
-    def reverse(self) -> Loop:
-        return self._reverse()
-
-    @cached_property
     def infer_tiles(self) -> Loop:
         return self._loop(self.program.infer_ahead, outputs={0: ("out", 0)}, tiles=self.parts)
 
@@ -93,27 +90,20 @@ class Native:
     def train_tiles(self) -> Loop:
         return self._loop(self.program.forward_ahead, outputs={0: ("out", 0)}, tiles=self.parts)
 
-    @cached_property
-    def reverse_tiles(self) -> Loop:
-        return self._reverse(tiles=self.parts)
-
-    @cached_property
-    def reverse_summing(self) -> Loop:
-        """`reverse` whose threads add up the matrices' gradients, too."""
-        own_lines.compiled(self.target, 0)
-        return self._reverse(own=True)
-
-    @cached_property
-    def reverse_tiles_summing(self) -> Loop:
-        own_lines.compiled(self.target, self.parts)
-        return self._reverse(tiles=self.parts, own=True)
-
-    def _reverse(self, **options: Any) -> Loop:
-        saved = {node: number for number, node in enumerate(self.program.saved)}
-        return self._loop(
-            self.program.backward, outputs={0: ("out_gradient", 0)}, saved=saved, partial=self.program.partial,
-            backward=True, **options,
-        )  # fmt: skip
+    def reverse(self, *, tiles: bool, own: bool, inputs: bool) -> Loop:
+        """Return the reverse: by a matrix unit, with matrices' gradients added up by threads, to inputs or not."""
+        found = self._reverses.get((tiles, own, inputs))
+        if found is None:
+            parts = self.parts if tiles else 0
+            if own:
+                own_lines.compiled(self.target, parts)
+            saved = {node: number for number, node in enumerate(self.program.saved)}
+            found = self._reverses[tiles, own, inputs] = self._loop(
+                self.program.backward if inputs else self.program.backward_within,
+                outputs={0: ("out_gradient", 0)}, saved=saved, partial=self.program.partial, backward=True,
+                tiles=parts, own=own,
+            )  # fmt: skip
+        return found
 
     def _loop(self, plan: Plan, **options: Any) -> Loop:
         written = kernel(plan, self.program.states, self.target, REALS[self.dtype], **options)
@@ -155,9 +145,16 @@ class Native:
     @cached_property
     def moves(self) -> list[bool]:
         """Whether anything depends smoothly on each of `names`, as an input of steps: on masks nothing does."""
-        stores = [target for stage in self.program.backward.stages for _, target in stage.stores]
-        moving = {name for kind, name, _ in stores if kind == "step_gradient"}
-        return [name in moving for name in self.names]
+        return [name in self._moving for name in self.names]
+
+    @cached_property
+    def _moving(self) -> frozenset[int | str]:
+        return _gradients_to_steps(self.program.backward)
+
+    @cached_property
+    def _moving_within(self) -> frozenset[int | str]:
+        """Those whose gradient is computed when none is asked for."""
+        return _gradients_to_steps(self.program.backward_within)
 
     @cached_property
     def _vectors(self) -> list[int]:
@@ -213,11 +210,12 @@ class Native:
     def backward(
         self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Tensor,
-        lengths: Tensor | None, resets: Tensor | None,
+        lengths: Tensor | None, resets: Tensor | None, inputs: bool,
     ) -> list[Tensor]:  # fmt: skip
         """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices.
 
-        Those that are 0 whatever happens may be one 0, expanded.
+        Those that are 0 whatever happens may be one 0, expanded, and those of steps where `inputs` says that none is
+        wanted.
         """
         length, count = steps[0].shape[:2]
         states = self.program.states
@@ -228,17 +226,19 @@ class Native:
             for g, size in zip(final_gradients, states, strict=True)
         ]
         out_gradient = unit_stride(out_gradient)
-        run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets)
+        moving = self._moving if inputs else self._moving_within
+        run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets, moving=moving)
         groups = ([out_gradient, saved], finals, steps, rows, vectors, matrices)
         if lengths is None and resets is None:
-            key = _key("reverse", length, count, out_gradient, *steps, *matrices)
+            kind = "reverse" if moving == self._moving else "reverse within"
+            key = _key(kind, length, count, out_gradient, *steps, *matrices)
             made = self._records.run(key, run, groups, lambda: self._is_launches(length, count))
         else:
             made = run(Live(), *groups)
         moved = iter(made)
         to_steps = [
-            next(moved) if moves else torch.zeros(1, dtype=self.dtype, device="cpu").expand(step.shape)
-            for moves, step in zip(self.moves, steps, strict=False)
+            next(moved) if name in moving else torch.zeros(1, dtype=self.dtype, device="cpu").expand(step.shape)
+            for name, step in zip(self.names, steps, strict=False)
         ]
         to_states = list(islice(moved, len(states) * (1 if resets is None else 2)))
         to_vectors = next(moved)
@@ -266,9 +266,9 @@ class Native:
     def _backward(
         self, run: Live, first: Sequence[Tensor], finals: Sequence[Tensor], steps: Sequence[Tensor],
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], *,
-        length: int, count: int, lengths: Tensor | None, resets: Tensor | None,
+        length: int, count: int, lengths: Tensor | None, resets: Tensor | None, moving: frozenset[int | str],
     ) -> list[Tensor]:  # fmt: skip
-        """Return the gradients of steps that anything depends on, of states and of what resets put there.
+        """Return the gradients of those steps, of states and of what resets put there.
 
         Then those of vectors, for each block in one, and those of matrices.
         """
@@ -276,8 +276,8 @@ class Native:
         (out_gradient, saved), names = first, self.names[: len(steps)]
         to_steps = {
             name: run.blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
-            for name, moves, s in zip(names, self.moves, steps, strict=False)
-            if moves
+            for name, s in zip(names, steps, strict=True)
+            if name in moving
         }
         to_states = [run.blank(count, size, dtype=dtype) for size in program.states]
         to_fresh = [run.blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
@@ -291,20 +291,24 @@ class Native:
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         own = self._own(length, count)
         if own is not None:
-            loop = self.reverse_tiles_summing if self._by_tiles(count) else self.reverse_summing
+            loop = self._reverse_for(count, moving, own=True)
             with own.room(run, blocks) as room:
                 told, to_matrices = own.begin(run, room, buffers, saved, length, count, blocks)
                 loop.run(run, batch, matrices, buffers | told, blocks, saved)
                 own.end(run, told)
         else:
-            to_matrices = self._reverse_in_stretches(run, batch, matrices, buffers, saved, ragged)
+            loop = self._reverse_for(count, moving)
+            to_matrices = self._reverse_in_stretches(run, loop, batch, matrices, buffers, saved, ragged)
         return [*to_steps.values(), *to_states, *to_fresh, to_vectors, *to_matrices]
 
+    def _reverse_for(self, count: int, moving: frozenset[int | str], *, own: bool = False) -> Loop:
+        return self.reverse(tiles=self._by_tiles(count), own=own, inputs=moving == self._moving)
+
     def _reverse_in_stretches(
-        self, run: Live, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor, ragged: bool
-    ) -> list[Tensor]:
+        self, run: Live, reverse: Loop, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor,
+        ragged: bool,
+    ) -> list[Tensor]:  # fmt: skip
         """Run backward into `buffers`; return the gradients of matrices, summed up stretch by stretch."""
-        reverse = self.reverse_tiles if self._by_tiles(batch.rows) else self.reverse
         sums: list[Tensor] = []
         outer = None
         for part in batch.stretches(self._matrix_gradients.stretch(batch.rows, batch.steps)):
@@ -341,6 +345,12 @@ class Native:
         if resets is not None:
             buffers["resets", 0] = resets.t()[..., None]
         return buffers
+
+
+def _gradients_to_steps(plan: Plan) -> frozenset[int | str]:
+    """Return the steps whose gradient a plan writes, by name."""
+    stores = [target for stage in plan.stages for _, target in stage.stores]
+    return frozenset(name for kind, name, _ in stores if kind == "step_gradient")
 
 
 def _key(kind: str, length: int, count: int, *given: Tensor) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ _GIVEN = "Tensor[] steps, Tensor[] rows, Tensor[] states, Tensor[] fresh, Tensor
 _LIBRARY.define(f"unroll(str key, {_GIVEN}, Tensor? lengths, Tensor? resets, bool save) -> Tensor[]")
 _LIBRARY.define(
     "unroll_backward(str key, Tensor? out_gradient, Tensor?[] final_gradients, Tensor[] steps, Tensor[] rows, "
-    "Tensor[] vectors, Tensor[] matrices, Tensor saved, Tensor? lengths, Tensor? resets) -> Tensor[]"
+    "Tensor[] vectors, Tensor[] matrices, Tensor saved, Tensor? lengths, Tensor? resets, bool inputs) -> Tensor[]"
 )
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -131,16 +131,19 @@ class _Unroll(torch.autograd.Function):
         lengths = tensors.pop() if has_lengths else None
         saved = tensors.pop()
         _, steps, rows, vectors, matrices = _groups(counts, tensors)
+        wanted = any(ctx.needs_input_grad[4 : 4 + len(steps)])
 
         def run() -> Sequence[Tensor | None]:
             turned = out_gradient
             if kernel.by_batch and out_gradient is not None:
                 turned = out_gradient.transpose(0, 1)
-            found = kernel.backward(turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets)
+            found = kernel.backward(
+                turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets, wanted
+            )
             if not kernel.by_batch:
                 return found
             turned_back = [
-                each.transpose(0, 1) if moves else None
+                each.transpose(0, 1) if moves and wanted else None
                 for moves, each in zip(kernel.native.moves, found[: len(steps)], strict=False)
             ]
             return [*turned_back, *found[len(steps) :]]
@@ -187,17 +190,17 @@ def _forward_fake(
 
 def _backward(
     key: str, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Tensors, rows: Tensors,
-    vectors: Tensors, matrices: Tensors, saved: Tensor, lengths: Tensor | None, resets: Tensor | None,
+    vectors: Tensors, matrices: Tensors, saved: Tensor, lengths: Tensor | None, resets: Tensor | None, inputs: bool,
 ) -> list[Tensor]:  # fmt: skip
     steps, rows = _dense(steps), _dense(rows)
-    given = steps, rows, vectors, matrices, saved, lengths, resets
+    given = steps, rows, vectors, matrices, saved, lengths, resets, inputs
     return list(_dense(NATIVES[key].backward(out_gradient, final_gradients, *given)))
 
 
 def _backward_fake(
     key: str, _out_gradient: Tensor | None, _final_gradients: Sequence[Tensor | None], steps: Tensors, _rows: Tensors,
-    vectors: Tensors, matrices: Tensors, _saved: Tensor, _lengths: Tensor | None,
-    resets: Tensor | None,
+    vectors: Tensors, matrices: Tensors, _saved: Tensor, _lengths: Tensor | None, resets: Tensor | None,
+    _inputs: bool,
 ) -> list[Tensor]:  # fmt: skip
     like = steps[0]
     states = [like.new_empty(like.shape[1], size) for size in NATIVES[key].program.states]

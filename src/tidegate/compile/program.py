@@ -38,7 +38,8 @@ class Program:
     Buffers are named by kind: `step`, `row`, `state`, `shared`, `saved`, `outer` (gradients of products' results
     that stand in no other buffer), `step_gradient` and `shared_gradient`. `partial` are the gradients whose windows
     overlap or leave gaps, which start from zero and are added to. The plans `_ahead` leave what products have of
-    inputs to be computed for several steps ahead.
+    inputs to be computed for several steps ahead. `backward_within` leaves out the gradients of inputs, but for those
+    that matrices' gradients are made of.
     """
 
     traced: Traced
@@ -50,6 +51,7 @@ class Program:
     forward: Plan
     forward_ahead: Plan
     backward: Plan
+    backward_within: Plan
     states: tuple[int, ...]
     partial: frozenset[tuple[str, int | str]]
 
@@ -77,6 +79,12 @@ def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
     ]
     outers, extra = _outers(adjoint.products, adjoint.saved, gradients)
     saved = set(adjoint.saved)
+    read = {(outer.kind, outer.name) for outer in outers}
+    within = [each for each in gradients if each[1][0] != "step_gradient" or each[1][:2] in read]
+
+    def is_kept(node: Node) -> bool:
+        return node.is_leaf or node in saved
+
     return Program(
         traced=traced,
         saved=adjoint.saved,
@@ -86,7 +94,8 @@ def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
         infer_ahead=plan(states, _is_leaf, _is_given),
         forward=plan([*states, *saves], _is_leaf, _is_state),
         forward_ahead=plan([*states, *saves], _is_leaf, _is_given),
-        backward=plan([*gradients, *extra], lambda n: n.is_leaf or n in saved, lambda _: False),
+        backward=plan([*gradients, *extra], is_kept, lambda _: False),
+        backward_within=plan([*within, *extra], is_kept, lambda _: False),
         states=tuple(state_sizes),
         partial=_partial(gradients, traced, state_sizes),
     )
