@@ -21,7 +21,7 @@ from tidegate.compile import pages
 LINE = 64
 """Bytes: where vectors and tiles of the matrix unit begin."""
 
-MOST_BYTES = 1536 << 20
+MOST_BYTES = 1 << 30
 """So much is kept when nobody works in it."""
 
 SMALL_BYTES = 1 << 21
