@@ -198,7 +198,10 @@ def test_nothing_in_nothing_out(batch: int, steps: int) -> None:
 @pytest.mark.parametrize(
     ("error", "options", "message"),
     [
-        (ConfigError, {"layers": 0}, "layers to be a positive integer; got 0"),
+        (ConfigError, {"layers": 0}, r"layers to be a positive integer; got 0 \(int\); try: layers=2"),
+        (ConfigError, {"bidirectional": 2}, "bidirectional to be True or False; got 2"),
+        (ConfigError, {"residual": "yes"}, "residual to be True or False; got 'yes'"),
+        (ConfigError, {"recompute": None}, "recompute to be True or False; got None"),
         (ConfigError, {"dropout": 1.5}, "dropout to be a probability, 0 to 1; got 1.5"),
         (ConfigError, {"residual": True, "connection": "skip"}, "one kind of connection"),
         (ConfigError, {"connection": "residul"}, "did you mean 'residual'"),
@@ -222,6 +225,7 @@ def test_options_that_cannot_be(error: type[Exception], options: dict[str, objec
         (lambda r: r(X[..., :4]), r"input of shape \[B, T, 5\]; got shape \[3, 6, 4\]; try: "),
         (lambda r: r(X[0]), r"input of shape \[B, T, 5\]; got shape \[6, 5\]"),
         (lambda r: r(X.double()), "dtype torch.float32, the weights'; got dtype torch.float64; try: x.to"),
+        (lambda r: r(X.to("meta")), "input on cpu, where the weights are; got a tensor on meta"),
         (lambda r: r(X, torch.zeros(1, 3, 4)), r"the state h; expected shape \[2, 3, 4\]; got a tensor of shape"),
         (lambda r: r(X, (torch.zeros(2, 3, 4),) * 2), "the state; expected a tensor; got a tuple of 2"),
         (lambda r: r(X, torch.zeros(2, 3, 4).double()), "expected dtype torch.float32, the input's"),

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from tidegate.errors import ConfigError
 
+_EXAMPLES = {"layers": 2, "heads": 4, "width": 3, "kernel_size": 3, "dilation": 1, "window": 8}
+"""Sizes to try that are not those of a layer."""
+
 
 def check_size(owner: object, name: str, size: object) -> int:
     """Return `size`, or raise `ConfigError` unless it is a positive integer."""
@@ -18,7 +21,7 @@ def check_size(owner: object, name: str, size: object) -> int:
             f"building {type(owner).__name__}",
             expected=f"{name} to be a positive integer",
             got=f"{size!r} ({type(size).__name__})",
-            hint=f"{name}=64",
+            hint=f"{name}={_EXAMPLES.get(name, 64)}",
         )
     return size
 
@@ -55,14 +58,7 @@ def check_same_at_every_step(doing: str, batch_norm: int) -> None:
 
 def one_norm(owner: object, *, batch_norm: object, **norms: object) -> None:
     """Raise `ConfigError` where more than one norm is asked for, or one, `batch_norm` apart, by other than True."""
-    for name, given in norms.items():
-        if not isinstance(given, bool):
-            raise ConfigError(
-                f"building {type(owner).__name__}",
-                expected=f"{name} to be True or False",
-                got=repr(given),
-                hint=f"{name}=True",
-            )
+    check_flags(f"building {type(owner).__name__}", **norms)
     norms["batch_norm"] = batch_norm
     asked = [f"{name}={given}" for name, given in norms.items() if given]
     if len(asked) > 1:
@@ -72,6 +68,13 @@ def one_norm(owner: object, *, batch_norm: object, **norms: object) -> None:
             got=", ".join(asked),
             hint=f"{asked[0]} alone",
         )
+
+
+def check_flags(doing: str, **flags: object) -> None:
+    """Raise `ConfigError` unless each is True or False, or a number or an array's entry that equals one."""
+    for name, given in flags.items():
+        if isinstance(given, Tensor | Sequence) or given not in (False, True):
+            raise ConfigError(doing, expected=f"{name} to be True or False", got=repr(given), hint=f"{name}=True")
 
 
 def check_declaration(owner: object, **names: object) -> None:

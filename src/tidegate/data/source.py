@@ -255,7 +255,8 @@ def _open(data: Any, name: str | None) -> Raw:
     raise DataError(
         "opening a table",
         expected="a path, a frame, an array [N, T, D] or a list of arrays [T, D]",
-        got=f"{type(data).__module__}.{type(data).__qualname__}",
+        got="None" if data is None else f"{type(data).__module__}.{type(data).__qualname__}",
+        hint="a path such as 'measurements.csv', or the frame that was read from it",
     )
 
 

@@ -28,8 +28,11 @@ def check_input(
     name: str = "input",
     hint: str = "input_size and batch_first say how the layer reads its input",
     space: tuple[int, ...] = (),
+    device: torch.device | None = None,
 ) -> Tensor:
-    """Return `x`, or raise `ShapeError` unless it is `[axes, size, *space]` of `dtype`; autocast may have another.
+    """Return `x`, or raise `ShapeError` unless it is `[axes, size, *space]` of `dtype` on `device`, where one is given.
+
+    Autocast may have another dtype.
 
     Axes are letters, or numbers that must be met. Without `dtype` any floating point will do.
     """
@@ -47,6 +50,13 @@ def check_input(
     if not fits or any(n.isdigit() and int(n) != there for n, there in zip(wanted, x.shape, strict=False)):
         raise ShapeError(
             doing, expected=f"{name} of shape {shape}", got=f"shape {list(x.shape)}", hint=FRAMES if space else hint
+        )
+    if device is not None and x.device != device:
+        raise ShapeError(
+            doing,
+            expected=f"{name} on {device}, where the weights are",
+            got=f"a tensor on {x.device}",
+            hint=f"x.to({str(device)!r}), or layer.to({str(x.device)!r})",
         )
     if dtype is None and x.is_floating_point():
         return x

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate.cells.base import Cell, State
-from tidegate.cells.options import check_same_at_every_step, check_size, probability
+from tidegate.cells.options import check_flags, check_same_at_every_step, check_size, probability
 from tidegate.compile.aten import Shape
 from tidegate.compile.call import Call, Run
 from tidegate.compile.runner import Runners
@@ -78,6 +78,8 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         sizes = _hidden_sizes(cell, layers, hidden_sizes)
+        flags = {"bidirectional": bidirectional, "residual": residual, "batch_first": batch_first}
+        check_flags("building Recurrent", **flags, recompute=recompute)
         self.input_size = cell.input_size
         self.layers = len(sizes)
         self.directions = 2 if bidirectional else 1
@@ -332,7 +334,9 @@ class Recurrent(nn.Module):
 
     def _check(self, x: Tensor, axes: str) -> None:
         cell = next(iter(self._every_cell()))
-        check_input(x, axes, self.input_size, cell.weight_ih.dtype, space=cell.space_sizes)
+        check_input(
+            x, axes, self.input_size, cell.weight_ih.dtype, space=cell.space_sizes, device=cell.weight_ih.device
+        )
 
     def extra_repr(self) -> str:
         return (
