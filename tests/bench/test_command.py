@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tidegate.bench import run
 from tidegate.bench.first_call import FirstCall
+from tidegate.bench.rows import Row
 from tidegate.cli import main
 
 WORDS = ["--cells", "elman,lstm_layer_norm", "--sizes", "2x4x3", "--quick", "--threads", "1"]
@@ -63,6 +65,34 @@ def test_the_command_shows_every_row_and_writes_its_files(
     assert [trace["name"] for trace in figures[2]["data"]] == ["tidegate", "tidegate aten", "torch.nn", "torch loop"]
     assert page.count("<tr>") == 1 + 4 + 1 + 1
     assert not re.search(r'(src|href)="http', page.split("<script>")[0])
+
+
+def test_what_was_measured_before_an_interrupt_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_jax(monkeypatch)
+    measured = run.measure_size
+
+    def interrupted(name: str, *given: object, **named: object) -> Iterator[Row]:
+        if name == "lstm_layer_norm":
+            raise KeyboardInterrupt
+        return measured(name, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "measure_size", interrupted)
+    assert tidegate(monkeypatch, *WORDS, "--out", str(tmp_path)) != 0
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert [(row["cell"], row["mode"]) for row in report["rows"]] == [("elman", "forward"), ("elman", "train")]
+    assert report["notes"][-1] == "interrupted after 2 rows"
+    assert "interrupted after 2 rows" in (tmp_path / "bench.html").read_text()
+
+
+@pytest.mark.parametrize("load", [0.1, 3.2])
+@pytest.mark.usefixtures("no_first_calls")
+def test_a_busy_machine_is_told(
+    load: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_jax(monkeypatch)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    assert tidegate(monkeypatch, "--cells", "elman", *WORDS[2:], "--out", str(tmp_path)) == 0
+    assert ("a load of 3.2 before the first row" in capsys.readouterr().out) is (load > 1)
 
 
 @pytest.mark.usefixtures("no_first_calls")

@@ -6,12 +6,13 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tidegate import nn as tnn
-from tidegate.cells import CELLS, GRU, LSTM, MinGRU
+from tidegate.cells import CELLS, GRU, LSTM, Cell, ConvLSTM, MinGRU
 from tidegate.compile.stepping import MOST_ROWS
 from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn import Recurrent
@@ -329,6 +330,36 @@ def test_a_stream_goes_on_in_another_dtype_when_it_is_reset() -> None:
     stream.reset()
     outputs = torch.stack([stream(x_t) for x_t in x.double().unbind(1)], 1)
     torch.testing.assert_close(outputs, layer(x.double())[0])
+
+
+ROWS_AGAIN = ([1], torch.tensor([False, True, False]), torch.tensor([1], dtype=torch.int32), np.array([1]))
+
+
+@pytest.mark.parametrize("rows", ROWS_AGAIN, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("kind", [LSTM, GRU, ConvLSTM])
+def test_rows_of_a_stream_begin_anew_alone(kind: type[Cell], rows: object) -> None:
+    torch.manual_seed(0)
+    space = (4,) if kind is ConvLSTM else ()
+    cell = ConvLSTM(5, 4, size=space, kernel_size=3) if kind is ConvLSTM else kind(5, 4)
+    layer = Recurrent(cell, layers=2).eval()
+    x, begin = torch.randn(3, 6, 5, *space), layer(torch.randn(3, 2, 5, *space))[1]
+    stream = layer.stream(3, begin)
+    for t in range(3):
+        stream(x[:, t])
+    stream.reset(rows)  # type: ignore[arg-type]
+    stream.reset([])
+    found = [stream(x[:, t]) for t in range(3, 6)]
+    with torch.no_grad():
+        on, anew = layer(x, begin)[0][:, 3:], layer(x[:, 3:], begin)[0]
+    expected = torch.where(torch.tensor([False, True, False]).reshape(3, *[1] * (on.dim() - 1)), anew, on)
+    torch.testing.assert_close(torch.stack(found, 1), expected)
+
+
+@pytest.mark.parametrize("rows", [3, [3], [-1], [0.5], [True, False], torch.ones(3), "all", [[1]]])
+def test_rows_that_a_stream_does_not_have_are_refused(rows: object) -> None:
+    stream = Recurrent(GRU(5, 4)).eval().stream(3)
+    with pytest.raises(ShapeError, match="resetting rows of a stream; expected 3 booleans, or numbers of rows, 0 to 2"):
+        stream.reset(rows)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch", [0, -1, 2.5, "3", None, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,13 +54,26 @@ class Stream:
         """A copy of the state as it is now."""
         return each_tensor(torch.clone, self._state)
 
-    def reset(self) -> None:
-        """Return to the state that the stream began with, in the dtype that the weights have now."""
+    def reset(self, rows: Tensor | Sequence[int] | None = None) -> None:
+        """Return to the state that the stream began with, in the dtype that the weights have now.
+
+        With `rows`, booleans [B] or the numbers of some, those alone begin anew, and the others go on. Raises
+        `ShapeError` where they are none of the stream's.
+        """
+        if rows is not None:
+            self._reset_rows(_numbers(rows, self._rows))
+            return
         dtype = self._layer._cells[0].weight_ih.dtype
         if dtype is self._tensors[0].dtype:
             self._take(self._begun)
         else:
             self.__init__(self._layer, each_tensor(lambda s: s.to(dtype), self._begun))  # type: ignore[misc]
+
+    def _reset_rows(self, rows: Tensor) -> None:
+        axis = -2 - len(self._space)
+        for mine, begun in zip(self._tensors, tensors_of(self._begun), strict=True):
+            here = rows.to(mine.device)
+            mine.index_copy_(axis, here, begun.index_select(axis, here).to(mine.dtype))
 
     def __call__(self, x: Tensor, **inputs: Tensor) -> Tensor:
         """Take one step; return the output."""
@@ -105,3 +119,22 @@ class Stream:
     def _take(self, state: StackState) -> None:
         for mine, new in zip(self._tensors, tensors_of(state), strict=True):
             mine.copy_(new)
+
+
+def _numbers(rows: object, count: int) -> Tensor:
+    """Return the numbers of the rows that are meant, of `count`; or raise `ShapeError`."""
+    try:
+        given = torch.as_tensor(rows)
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.empty(())
+    if given.dtype is torch.bool and given.shape == (count,):
+        return given.nonzero()[:, 0]
+    whole = given.dtype in (torch.int64, torch.int32) or not given.numel()
+    if given.dim() == 1 and whole and ((given >= 0) & (given < count)).all():
+        return given.long()
+    raise ShapeError(
+        "resetting rows of a stream",
+        expected=f"{count} booleans, or numbers of rows, 0 to {count - 1}",
+        got=f"{rows!r}",
+        hint=f"stream.reset([{count - 1}]), or stream.reset() for all of them",
+    )
