@@ -201,6 +201,8 @@ def test_what_is_no_tensor_is_told(layer: nn.Module) -> None:
 def test_layers_and_states_that_are_none_are_told() -> None:
     with pytest.raises(ConfigError, match=r"layer 1; expected a torch\.nn\.Module; got 3"):
         Stack(nn.Linear(8, 8), 3)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"running layer 1 of a stack, running a recurrent layer; .* \[B, T, 5\]; got"):
+        Stack(Recurrent(GRU(3, 4)), Recurrent(GRU(5, 4)))(torch.randn(2, 6, 3))
     with pytest.raises(ShapeError, match="a state of 1 entries, one for each layer; got float"):
         Stack(nn.Linear(8, 8))(torch.zeros(2, 3, 8), 1.0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="hidden_size to be a positive integer; got -1"):

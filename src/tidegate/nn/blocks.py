@@ -168,18 +168,26 @@ class Stack(nn.Module):
         if lengths is not None:
             lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
         after: list[Any] = []
-        for layer, before, told in zip(self.layers, given, self._told, strict=True):
-            new = None
-            if _has_state(layer):
-                x, new = layer(x, before, lengths=lengths)
-            elif told:
-                y = layer(x, lengths=lengths)
-                x = y[0] if isinstance(y, tuple) else y
-            else:
-                x = layer(x if lengths is None else zero_padding(x, lengths))
-                x = x if lengths is None else zero_padding(x, lengths)
+        for number, before in enumerate(given):
+            try:
+                x, new = self._run(number, x, before, lengths)
+            except ShapeError as error:
+                doing = f"running layer {number} of a stack, {error.doing}"
+                raise ShapeError(doing, expected=error.expected, got=error.got, hint=error.hint) from error
             after.append(new)
         return x, tuple(after)
+
+    def _run(self, number: int, x: Tensor, before: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        """Run one layer; return its output, and its state or None."""
+        layer = self.layers[number]
+        if _has_state(layer):
+            y, after = layer(x, before, lengths=lengths)
+            return y, after
+        if self._told[number]:
+            y = layer(x, lengths=lengths)
+            return y[0] if isinstance(y, tuple) else y, None
+        y = layer(x if lengths is None else zero_padding(x, lengths))
+        return y if lengths is None else zero_padding(y, lengths), None
 
 
 def _inner(layer: nn.Module) -> nn.Module:
