@@ -11,16 +11,39 @@ from torch import Tensor
 
 from tidegate.cells import GRU, GRUD, LSTM, Cell, Elman, GRUResetBefore
 from tidegate.compile import compiled, operator
+from tidegate.compile.loop import Loop
 from tidegate.compile.native import Native
 from tidegate.compile.select import BACKENDS, unroll
 from tidegate.errors import BackendError
 from tidegate.nn import Recurrent
+
+from .records import forget_records
 
 
 def kernel_of(cell: Cell) -> Native:
     """Return the one kernel that a cell has run on."""
     ((_, native),) = compiled._TRACED[cell].traces.values()
     return native
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+@pytest.mark.parametrize("kind", [LSTM, GRUD])
+def test_the_reverse_is_an_operator_as_torch_has_them(kind: type[Cell], inputs: bool) -> None:
+    cell, x = kind(4, 3), torch.randn(2, 5, 4)
+    given = {name: torch.rand(2, 5, 1 if name == "elapsed" else 4).round() for name in cell.inputs}
+    unroll(cell, x, backend="llvm", **given)
+    ((traced, native),) = compiled._TRACED[cell].traces.values()
+    values = [v.detach() for v in traced.hoisted.values(cell, {})]
+    vectors, matrices = ([values[n] for n in numbers] for numbers in (traced.vectors, traced.matrices))
+    steps = [each.transpose(0, 1).contiguous() for each in (x, *(given[name] for name in native.names[1:]))]
+    states = [torch.zeros(2, size) for size in native.program.states]
+    *_, saved = torch.ops.tidegate.unroll(native.key, steps, [], states, [], vectors, matrices, None, None, True)
+    arguments = (steps, [], vectors, matrices, saved, None, None, inputs)
+    torch.library.opcheck(
+        torch.ops.tidegate.unroll_backward.default,
+        (native.key, torch.randn(5, 2, 3), [None] * len(states), *arguments),
+        test_utils=("test_schema", "test_faketensor"),
+    )  # fmt: skip
 
 
 def test_second_derivative_names_the_backend_that_has_it() -> None:
@@ -77,33 +100,60 @@ class Shifted(Cell):
         return torch.tanh(n)
 
 
-@pytest.mark.parametrize("lengths", [None, [9, 0, 4, 9, 1] * 7])
+@pytest.fixture
+def reverses(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bool]]:
+    """What kind of reverse is asked for from now on, by whichever kernel."""
+    forget_records()
+    found: list[dict[str, bool]] = []
+    reverse = Native.reverse
+
+    def noting(self: Native, **kind: bool) -> Loop:
+        found.append(kind)
+        return reverse(self, **kind)
+
+    monkeypatch.setattr(Native, "reverse", noting)
+    return found
+
+
+FEW, OWN, MANY = (5, 9, 6, torch.float32), (70, 40, 33, torch.float32), (70, 60, 96, torch.float64)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("through_torch", [False, True])
-@pytest.mark.parametrize("rows", [1, 5, 35])
+@pytest.mark.parametrize("size", [FEW, OWN, MANY], ids=["few", "own sums", "in stretches"])
 @pytest.mark.parametrize("kind", [GRUResetBefore, LSTM, GRUD, Shifted])
 def test_gradients_are_the_same_whether_that_of_the_input_is_asked_for(
-    kind: type[Cell], rows: int, through_torch: bool, lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kind: type[Cell], size: tuple[int, int, int, torch.dtype], through_torch: bool, ragged: bool,
+    reverses: list[dict[str, bool]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     if through_torch:
         monkeypatch.setattr(compiled, "unroll_now", lambda native, *given: operator.unroll_as_node(native.key, *given))
     torch.manual_seed(0)
-    cell = kind(6, 6)
-    layer, x, dy = Recurrent(cell, backend="llvm"), torch.randn(rows, 9, 6), torch.randn(rows, 9, 6)
-    given: dict[str, Any] = {name: torch.rand(rows, 9, 1 if name == "elapsed" else 6).round() for name in cell.inputs}
-    if lengths is not None:
-        given["lengths"] = torch.tensor(lengths[:rows])
+    rows, steps, width, dtype = size
+    cell = kind(width, width, dtype=dtype)
+    layer = Recurrent(cell, backend="llvm")
+    x, dy = torch.randn(rows, steps, width, dtype=dtype), torch.randn(rows, steps, width, dtype=dtype)
+    given: dict[str, Any] = {
+        name: torch.rand(rows, steps, 1 if name == "elapsed" else width, dtype=dtype).round() for name in cell.inputs
+    }
+    if ragged:
+        given |= {"lengths": torch.randint(0, steps + 1, (rows,)), "resets": torch.rand(rows, steps) < 0.1}
     weights = [p for p in cell.parameters() if kind is not Shifted or p is cell.weight_hh]
-    found = []
+    found, asked = [], []
     for leaf in (x, x.clone().requires_grad_()):
-        asked = [*weights, *([leaf] if leaf.requires_grad else [])]
+        reverses.clear()
         for _ in range(2):
             y, _ = layer(leaf, **given)
-            gradients = torch.autograd.grad(y, asked, dy)
+            gradients = torch.autograd.grad(y, [*weights, *([leaf] if leaf.requires_grad else [])], dy)
         found.append(gradients[: len(weights)])
+        asked.append({kind["inputs"] for kind in reverses})
     for without, with_it in zip(*found, strict=True):
         assert torch.equal(without, with_it)
-    inputs = {inputs for (_, _, inputs) in kernel_of(cell)._reverses}
-    assert inputs == ({True} if kind is Shifted else {True, False})
+    if kind is Shifted:
+        assert set.union(*asked) == {True}
+    else:
+        assert asked == [{False}, {True}]
+    assert all(each["own"] is (size is OWN) for each in reverses)
 
 
 def test_kernels_live_as_long_as_the_cell_or_a_gradient_that_needs_them() -> None:

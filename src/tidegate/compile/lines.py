@@ -77,10 +77,10 @@ class MatrixGradients:
 
     @cached_property
     def _lines_at_once(self) -> float:
-        if not self._windows:
+        if not (self._windows and self._program.outer_width):
             return math.inf
         units = max(w.first[3] * w.second[3] // (w.first[3] + w.second[3]) for w in self._windows)
-        fits = STRETCH_BYTES // (max(self._program.outer_width, 1) * self._dtype.itemsize)
+        fits = STRETCH_BYTES // (self._program.outer_width * self._dtype.itemsize)
         return max(FEW_LINES, fits, STRETCH_UNITS * units)
 
     def sum(self, run: Live, buffers: Buffers, saved: Tensor, batch: Batch) -> list[Tensor]:

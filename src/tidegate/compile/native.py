@@ -142,19 +142,25 @@ class Native:
         """What steps and rows read, those of steps first."""
         return list(self.program.traced.widths)
 
-    @cached_property
-    def moves(self) -> list[bool]:
-        """Whether anything depends smoothly on each of `names`, as an input of steps: on masks nothing does."""
-        return [name in self._moving for name in self.names]
+    def moves(self, *, inputs: bool) -> list[bool]:
+        """Whether the reverse gives a gradient of each of `names`, as an input of steps, where `inputs` says it should.
+
+        Nothing depends smoothly on masks; some gradients are by the way of others.
+        """
+        return self._moves if inputs else self._moves_within
 
     @cached_property
-    def _moving(self) -> frozenset[int | str]:
-        return _gradients_to_steps(self.program.backward)
+    def _moves(self) -> list[bool]:
+        return self._moved_by(self.program.backward)
 
     @cached_property
-    def _moving_within(self) -> frozenset[int | str]:
-        """Those whose gradient is computed when none is asked for."""
-        return _gradients_to_steps(self.program.backward_within)
+    def _moves_within(self) -> list[bool]:
+        return self._moved_by(self.program.backward_within)
+
+    def _moved_by(self, plan: Plan) -> list[bool]:
+        stores = [target for stage in plan.stages for _, target in stage.stores]
+        moving = {name for kind, name, _ in stores if kind == "step_gradient"}
+        return [name in moving for name in self.names]
 
     @cached_property
     def _vectors(self) -> list[int]:
@@ -211,11 +217,10 @@ class Native:
         self, out_gradient: Tensor | None, final_gradients: Sequence[Tensor | None], steps: Sequence[Tensor],
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], saved: Tensor,
         lengths: Tensor | None, resets: Tensor | None, inputs: bool,
-    ) -> list[Tensor]:  # fmt: skip
+    ) -> list[Tensor | None]:  # fmt: skip
         """Run backward; return the gradients of steps, states, what resets put there, vectors and matrices.
 
-        Those that are 0 whatever happens may be one 0, expanded, and those of steps where `inputs` says that none is
-        wanted.
+        Those of steps are None where `moves` says that there is none; `inputs` says whether any is asked for.
         """
         length, count = steps[0].shape[:2]
         states = self.program.states
@@ -226,20 +231,16 @@ class Native:
             for g, size in zip(final_gradients, states, strict=True)
         ]
         out_gradient = unit_stride(out_gradient)
-        moving = self._moving if inputs else self._moving_within
-        run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets, moving=moving)
+        inputs = inputs or self.program.backward_within is self.program.backward
+        run = partial(self._backward, length=length, count=count, lengths=lengths, resets=resets, inputs=inputs)
         groups = ([out_gradient, saved], finals, steps, rows, vectors, matrices)
         if lengths is None and resets is None:
-            kind = "reverse" if moving == self._moving else "reverse within"
-            key = _key(kind, length, count, out_gradient, *steps, *matrices)
+            key = _key("reverse" if inputs else "within", length, count, out_gradient, *steps, *matrices)
             made = self._records.run(key, run, groups, lambda: self._is_launches(length, count))
         else:
             made = run(Live(), *groups)
         moved = iter(made)
-        to_steps = [
-            next(moved) if name in moving else torch.zeros(1, dtype=self.dtype, device="cpu").expand(step.shape)
-            for name, step in zip(self.names, steps, strict=False)
-        ]
+        to_steps = [next(moved) if moves else None for moves in self.moves(inputs=inputs)[: len(steps)]]
         to_states = list(islice(moved, len(states) * (1 if resets is None else 2)))
         to_vectors = next(moved)
         total = to_vectors.sum(0) if to_vectors.dim() > 1 else to_vectors
@@ -266,9 +267,9 @@ class Native:
     def _backward(
         self, run: Live, first: Sequence[Tensor], finals: Sequence[Tensor], steps: Sequence[Tensor],
         rows: Sequence[Tensor], vectors: Sequence[Tensor], matrices: Sequence[Tensor], *,
-        length: int, count: int, lengths: Tensor | None, resets: Tensor | None, moving: frozenset[int | str],
+        length: int, count: int, lengths: Tensor | None, resets: Tensor | None, inputs: bool,
     ) -> list[Tensor]:  # fmt: skip
-        """Return the gradients of those steps, of states and of what resets put there.
+        """Return the gradients of steps that there are, of states and of what resets put there.
 
         Then those of vectors, for each block in one, and those of matrices.
         """
@@ -276,8 +277,8 @@ class Native:
         (out_gradient, saved), names = first, self.names[: len(steps)]
         to_steps = {
             name: run.blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
-            for name, s in zip(names, steps, strict=True)
-            if name in moving
+            for name, moves, s in zip(names, self.moves(inputs=inputs), steps, strict=False)
+            if moves
         }
         to_states = [run.blank(count, size, dtype=dtype) for size in program.states]
         to_fresh = [run.blank(count, size, dtype=dtype, zero=True) for size in program.states if resets is not None]
@@ -291,18 +292,15 @@ class Native:
         _put(buffers, initial=to_states, final=finals, fresh=to_fresh, shared_gradient=shares)
         own = self._own(length, count)
         if own is not None:
-            loop = self._reverse_for(count, moving, own=True)
+            loop = self.reverse(tiles=self._by_tiles(count), own=True, inputs=inputs)
             with own.room(run, blocks) as room:
                 told, to_matrices = own.begin(run, room, buffers, saved, length, count, blocks)
                 loop.run(run, batch, matrices, buffers | told, blocks, saved)
                 own.end(run, told)
         else:
-            loop = self._reverse_for(count, moving)
+            loop = self.reverse(tiles=self._by_tiles(count), own=False, inputs=inputs)
             to_matrices = self._reverse_in_stretches(run, loop, batch, matrices, buffers, saved, ragged)
         return [*to_steps.values(), *to_states, *to_fresh, to_vectors, *to_matrices]
-
-    def _reverse_for(self, count: int, moving: frozenset[int | str], *, own: bool = False) -> Loop:
-        return self.reverse(tiles=self._by_tiles(count), own=own, inputs=moving == self._moving)
 
     def _reverse_in_stretches(
         self, run: Live, reverse: Loop, batch: Batch, matrices: Sequence[Tensor], buffers: Buffers, saved: Tensor,
@@ -345,12 +343,6 @@ class Native:
         if resets is not None:
             buffers["resets", 0] = resets.t()[..., None]
         return buffers
-
-
-def _gradients_to_steps(plan: Plan) -> frozenset[int | str]:
-    """Return the steps whose gradient a plan writes, by name."""
-    stores = [target for stage in plan.stages for _, target in stage.stores]
-    return frozenset(name for kind, name, _ in stores if kind == "step_gradient")
 
 
 def _key(kind: str, length: int, count: int, *given: Tensor) -> tuple[Any, ...]:

@@ -91,7 +91,7 @@ class Kernel(NamedTuple):
 
     native: Native
     forward: Callable[..., Sequence[Tensor]]
-    backward: Callable[..., Sequence[Tensor]]
+    backward: Callable[..., Sequence[Tensor | None]]
     by_batch: bool
 
 
@@ -140,13 +140,11 @@ class _Unroll(torch.autograd.Function):
             found = kernel.backward(
                 turned, final_gradients, steps, rows, vectors, matrices, saved, lengths, resets, wanted
             )
-            if not kernel.by_batch:
-                return found
-            turned_back = [
-                each.transpose(0, 1) if moves and wanted else None
-                for moves, each in zip(kernel.native.moves, found[: len(steps)], strict=False)
+            to_steps = [
+                (each.transpose(0, 1) if kernel.by_batch else each) if moves else None
+                for moves, each in zip(kernel.native.moves(inputs=wanted), found[: len(steps)], strict=False)
             ]
-            return [*turned_back, *found[len(steps) :]]
+            return [*to_steps, *found[len(steps) :]]
 
         given = [t for t in (out_gradient, *final_gradients) if t is not None]
         found = without_derivative("a compiled kernel", run, [*inputs, *given])
@@ -194,19 +192,24 @@ def _backward(
 ) -> list[Tensor]:  # fmt: skip
     steps, rows = _dense(steps), _dense(rows)
     given = steps, rows, vectors, matrices, saved, lengths, resets, inputs
-    return list(_dense(NATIVES[key].backward(out_gradient, final_gradients, *given)))
+    found = NATIVES[key].backward(out_gradient, final_gradients, *given)
+    # An operator's results may not share memory, and gradients of vectors do.
+    end = len(found) - len(matrices)
+    found[end - len(vectors) : end] = [each.clone() for each in found[end - len(vectors) : end] if each is not None]
+    return [saved.new_empty(0) if each is None else each.contiguous() for each in found]
 
 
 def _backward_fake(
     key: str, _out_gradient: Tensor | None, _final_gradients: Sequence[Tensor | None], steps: Tensors, _rows: Tensors,
     vectors: Tensors, matrices: Tensors, _saved: Tensor, _lengths: Tensor | None, resets: Tensor | None,
-    _inputs: bool,
+    inputs: bool,
 ) -> list[Tensor]:  # fmt: skip
-    like = steps[0]
-    states = [like.new_empty(like.shape[1], size) for size in NATIVES[key].program.states]
+    native, like = NATIVES[key], steps[0]
+    moves = native.moves(inputs=inputs)
+    to_steps = [like.new_empty(s.shape if moved else 0) for moved, s in zip(moves, steps, strict=False)]
+    states = [like.new_empty(like.shape[1], size) for size in native.program.states]
     fresh = [] if resets is None else [torch.empty_like(s) for s in states]
-    contiguous = (like.new_empty(t.shape) for t in (*vectors, *matrices))
-    return [*(like.new_empty(s.shape) for s in steps), *states, *fresh, *contiguous]
+    return [*to_steps, *states, *fresh, *(like.new_empty(t.shape) for t in (*vectors, *matrices))]
 
 
 def _forward_autograd(key: str, *arguments: Any) -> list[Tensor]:

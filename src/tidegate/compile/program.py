@@ -39,7 +39,7 @@ class Program:
     that stand in no other buffer), `step_gradient` and `shared_gradient`. `partial` are the gradients whose windows
     overlap or leave gaps, which start from zero and are added to. The plans `_ahead` leave what products have of
     inputs to be computed for several steps ahead. `backward_within` leaves out the gradients of inputs, but for those
-    that matrices' gradients are made of.
+    where a part is the gradient of a product, of which a matrix's is made; it is `backward` where that is none.
     """
 
     traced: Traced
@@ -82,9 +82,10 @@ def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
     read = {(outer.kind, outer.name) for outer in outers}
     within = [each for each in gradients if each[1][0] != "step_gradient" or each[1][:2] in read]
 
-    def is_kept(node: Node) -> bool:
-        return node.is_leaf or node in saved
+    def reversed_to(leaves: list[tuple[Node, Target]]) -> Plan:
+        return plan([*leaves, *extra], lambda n: n.is_leaf or n in saved, lambda _: False)
 
+    backward = reversed_to(gradients)
     return Program(
         traced=traced,
         saved=adjoint.saved,
@@ -94,8 +95,8 @@ def program(traced: Traced, state_sizes: Sequence[int]) -> Program:
         infer_ahead=plan(states, _is_leaf, _is_given),
         forward=plan([*states, *saves], _is_leaf, _is_state),
         forward_ahead=plan([*states, *saves], _is_leaf, _is_given),
-        backward=plan([*gradients, *extra], is_kept, lambda _: False),
-        backward_within=plan([*within, *extra], is_kept, lambda _: False),
+        backward=backward,
+        backward_within=backward if within == gradients else reversed_to(within),
         states=tuple(state_sizes),
         partial=_partial(gradients, traced, state_sizes),
     )
