@@ -30,6 +30,8 @@ from tidegate.compile.linear import linear_recurrence
 from tidegate.nn import Recurrent
 
 BATCH, HIDDEN = 8, 256
+COMPARED = 1024
+"""Steps over which results are compared before they are timed."""
 
 
 def by_logcumsumexp(cell: Cell, x: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def positive_loop(cell: Cell, x: Tensor) -> Tensor:
 
 
 def indexing_loop(cell: Cell, x: Tensor) -> Tensor:
-    """A loop as it is written most often: the whole step at each `x[:, t]`."""
+    """The whole step at each `x[:, t]`, as a loop over a cell does it."""
     h, outputs = torch.zeros(x.shape[0], HIDDEN), []
     for t in range(x.shape[1]):
         z, n = F.linear(x[:, t], cell.weight_ih, cell.bias_ih).chunk(2, -1)
@@ -113,7 +115,7 @@ def recurrence_alone(steps: int, rounds: int) -> None:
 def whole_layer(steps: int, input_size: int, rounds: int) -> None:
     cell = CELLS["mingru"](input_size, HIDDEN)
     x = torch.randn(BATCH, steps, input_size, requires_grad=True)
-    short = x.detach()[:, :1024].clone().requires_grad_()
+    short = x.detach()[:, :COMPARED].clone().requires_grad_()
     dh = torch.randn(BATCH, steps, HIDDEN)
 
     layer = Recurrent(cell)
@@ -131,9 +133,9 @@ def whole_layer(steps: int, input_size: int, rounds: int) -> None:
         return by_logcumsumexp(cell, x)
 
     few, few_dh = short.detach()[:, :64].clone().requires_grad_(), dh[:, :64]
-    exact = trained(looped, cell, short, dh[:, :1024])
-    compare(trained(whole, cell, short, dh[:, :1024]), exact, 2e-5)
-    compare(trained(indexed, cell, short, dh[:, :1024]), exact, 2e-5)
+    exact = trained(looped, cell, short, dh[:, :COMPARED])
+    compare(trained(whole, cell, short, dh[:, :COMPARED]), exact, 2e-5)
+    compare(trained(indexed, cell, short, dh[:, :COMPARED]), exact, 2e-5)
     compare(trained(stock, cell, few, few_dh), trained(lambda x: positive_loop(cell, x), cell, few, few_dh), 1e-3)
     seconds = least(
         {
@@ -148,7 +150,7 @@ def whole_layer(steps: int, input_size: int, rounds: int) -> None:
     print(f"minGRU layer, I={input_size}, trained: {seconds['layer'] * 1e3:.0f} ms")
     print(f"  its input product alone, forward and backward: {seconds['product'] * 1e3:.0f} ms")
     for name, against in (
-        ("indexing", "a loop that calls the cell on x[:, t]"),
+        ("indexing", "a loop of whole steps, each on x[:, t]"),
         ("loop", "a loop over x.unbind(1), its input product before it"),
         ("stock", "log-space cumulative sums"),
     ):

@@ -1,52 +1,51 @@
-"""Cells without a layer in torch.nn against two PyTorch loops: `x[:, t]` at each step, and `x.unbind(1)` once.
+"""Cells that torch.nn has no layer for against three PyTorch loops, which read their input in different ways.
 
     python benchmarks/loops.py [--sizes 32x64,32x128] [--rounds 11]
 
-Both have the input product and the biases out of the loop. The gradient of each `x[:, t]` is a tensor of zeros as large
-as all steps, that of `unbind` one tensor for all; `tidegate bench` times the latter. Results are compared with the
-reference, then training is timed (forward and backward to the input and all weights), in turns.
+- whole step: all of a step is done on `x[:, t]`, the input product too, as a loop over a cell does;
+- indexing: the input product of all steps comes first, and each step reads its part, `projected[:, t]`;
+- unbind: the same, taken apart once by `projected.unbind(1)`, as the loop of `tidegate bench` does.
+
+The gradient of each `[:, t]` is a tensor of zeros as large as all steps, that of `unbind` one tensor for all. Results
+are compared with the reference, then training is timed, in turns: forward and backward to all weights and the input,
+which in the last column asks for no gradient.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from cells import TwoSpeedCase
-from tidegate.bench.cases import CASES, Case, States
+from tidegate.bench.cases import CASES, States
 from tidegate.bench.grid import Size, read_sizes
 from tidegate.bench.measure import Effort, disagreements, time_in_turns
 from tidegate.bench.ops import TORCH
-from tidegate.bench.peers import Loop, Tidegate, TorchLoop, TorchModule, draw
+from tidegate.bench.peers import Loop, Tidegate, TorchLoop, draw
 
 NAMES = ("lstm_layer_norm", "lstm_peephole", "gru_reset_before", "lstm_noise", "two_speed")
+OURS, WITHOUT = "tidegate", "no dx"
 
 
-class IndexingLoop(TorchLoop):
-    """`TorchLoop` as it is written most often."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, States]:
-        read = dict(self.weights.items())
-        if self.training:
-            read |= self.fixed or draw(self.case.masks, x)
-        constants = self.case.constants(read)
-        states: States = (x.new_zeros(x.shape[0], x.shape[2]),) * len(self.case.kind.states)
-        outputs, inputs = [], self.case.inputs(TORCH, read, x)
+class Indexing(TorchLoop):
+    def steps(self, read: dict[str, Tensor], x: Tensor) -> Iterator[States]:
+        inputs = self.case.inputs(TORCH, read, x)
         for t in range(x.shape[1]):
-            states = self.case.step(TORCH, constants, tuple(each[:, t] for each in inputs), states)
-            outputs.append(states[0])
-        return torch.stack(outputs, 1), states
+            yield tuple(each[:, t] for each in inputs)
 
 
-class Indexing(TorchModule):
-    def __init__(self, case: Case, weights: dict[str, Tensor], x: Tensor, dy: Tensor) -> None:
-        self._loop = IndexingLoop(case, weights)
-        super().__init__("x[:, t]", self._loop, dict(self._loop.weights.items()), x, dy)
+class WholeStep(TorchLoop):
+    def steps(self, read: dict[str, Tensor], x: Tensor) -> Iterator[States]:
+        each_step = [mask.name for mask in self.case.masks if mask.each_step and mask.name in read]
+        for t in range(x.shape[1]):
+            now = read | {name: read[name][:, t : t + 1] for name in each_step}
+            yield tuple(each[:, 0] for each in self.case.inputs(TORCH, now, x[:, t : t + 1]))
 
-    def fix(self, masks: dict[str, Tensor] | None) -> None:
-        self._loop.fixed = masks
+
+LOOPS = {"whole step": WholeStep, "indexing": Indexing, "unbind": TorchLoop}
 
 
 def compare(name: str, size: Size, rounds: int) -> None:
@@ -56,17 +55,19 @@ def compare(name: str, size: Size, rounds: int) -> None:
     cell = case.cell(size.hidden)
     x = torch.randn(size.batch, size.steps, size.hidden)
     dy, weights = torch.randn_like(x), dict(cell.named_parameters())
-    ours, unbinding, indexing = (
-        Tidegate(cell, "auto", x, dy), Loop(case, weights, x, dy), Indexing(case, weights, x, dy)
-    )  # fmt: skip
-    candidates = {each.name: each for each in (ours, indexing, unbinding)}
-    wrong = disagreements([*candidates.values()], cell, x, dy, draw(case.masks, x) if case.masks else None)
+    ours = Tidegate(cell, "auto", x, dy)
+    candidates = [ours, *(Loop(case, weights, x, dy, name=name, kind=kind) for name, kind in LOOPS.items())]
+    wrong = disagreements(candidates, cell, x, dy, draw(case.masks, x) if case.masks else None)
     if wrong:
         raise SystemExit(f"{name} {size}: {'; '.join(wrong)}")
-    found = time_in_turns({each: c.timed("train") for each, c in candidates.items()}, Effort(rounds))
-    shown = "".join(f"{found[each]:10.2f}" for each in candidates)
-    ratios = "".join(f"{found[each] / found[ours.name]:10.1f}" for each in (indexing.name, unbinding.name))
-    print(f"{name:20}{'x'.join(map(str, size)):>12}{shown}{ratios}", flush=True)
+
+    def without() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(ours.module(x)[0], list(weights.values()), dy)
+
+    found = time_in_turns({c.name: c.timed("train") for c in candidates} | {WITHOUT: without}, Effort(rounds))
+    ratios = "".join(f"{found[loop] / found[OURS]:12.1f}" for loop in LOOPS)
+    start = f"{name:18}{'x'.join(map(str, size)):>12}{found[OURS]:10.2f} ms"
+    print(f"{start}{ratios}{found[WITHOUT] / found[OURS]:10.2f}", flush=True)
 
 
 def main() -> None:
@@ -76,8 +77,9 @@ def main() -> None:
     chosen = parser.parse_args()
     CASES.add("two_speed")(TwoSpeedCase)
     torch.set_num_threads(2)
-    print("milliseconds of training, medians in turns; then each loop's time over Tidegate's")
-    print(f"{'cell':20}{'BxHxT':>12}{'tidegate':>10}{'x[:, t]':>10}{'unbind':>10}{'x[:, t]':>10}{'unbind':>10}")
+    print("training, medians in turns; then the time of each over Tidegate's")
+    heads = "".join(f"{loop:>12}" for loop in LOOPS)
+    print(f"{'cell':18}{'BxHxT':>12}{OURS:>13}{heads}{WITHOUT:>10}")
     for name in NAMES:
         for size in read_sizes(chosen.sizes):
             compare(name, size, chosen.rounds)

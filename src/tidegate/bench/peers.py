@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from tidegate.bench.cases import Case, Mask
+from tidegate.bench.cases import Case, Mask, States
 from tidegate.bench.ops import TORCH
 from tidegate.cells import Cell
 from tidegate.cells.noise import Given
@@ -112,21 +112,27 @@ class TorchLoop(nn.Module):
         if self.training:
             read |= self.fixed or draw(self.case.masks, x)
         constants = self.case.constants(read)
-        states = (x.new_zeros(x.shape[0], x.shape[2]),) * len(self.case.kind.states)
+        states: States = (x.new_zeros(x.shape[0], x.shape[2]),) * len(self.case.kind.states)
         outputs = []
-        steps = [each.unbind(1) for each in self.case.inputs(TORCH, read, x)]
-        for x_t in zip(*steps, strict=True):
+        for x_t in self.steps(read, x):
             states = self.case.step(TORCH, constants, x_t, states)
             outputs.append(states[0])
         return torch.stack(outputs, 1), states
 
+    def steps(self, read: dict[str, Tensor], x: Tensor) -> Iterable[States]:
+        """Give what each step reads: all are taken apart at once, which has one gradient for all of them."""
+        return zip(*[each.unbind(1) for each in self.case.inputs(TORCH, read, x)], strict=True)
+
 
 class Loop(TorchModule):
-    """`TorchLoop` as a candidate."""
+    """`TorchLoop`, or another kind of it, as a candidate."""
 
-    def __init__(self, case: Case, weights: dict[str, Tensor], x: Tensor, dy: Tensor) -> None:
-        self._loop = TorchLoop(case, weights)
-        super().__init__("torch loop", self._loop, dict(self._loop.weights.items()), x, dy)
+    def __init__(
+        self, case: Case, weights: dict[str, Tensor], x: Tensor, dy: Tensor, *,
+        name: str = "torch loop", kind: type[TorchLoop] = TorchLoop,
+    ) -> None:  # fmt: skip
+        self._loop = kind(case, weights)
+        super().__init__(name, self._loop, dict(self._loop.weights.items()), x, dy)
 
     def fix(self, masks: Masks | None) -> None:
         self._loop.fixed = masks
