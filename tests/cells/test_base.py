@@ -283,3 +283,22 @@ def test_a_step_takes_what_its_cell_declares() -> None:
     with pytest.raises(ConfigError, match=r"expected step\(self, x, h, \*, elapsed\).*unexpected keyword argument"):
         Unasked(4, 3)
     Takes(4, 3)
+
+
+@pytest.mark.parametrize("inputs", ["dt", ("lengths",), ("dt", "state"), ["dt"]])
+def test_inputs_are_a_tuple_of_names_that_layers_leave_free(inputs: object) -> None:
+    kind = type("Reading", (Cell,), {"gates": ("n",), "inputs": inputs, "step": lambda self, x, h, **_: h})
+    with pytest.raises(ConfigError, match=r"inputs, a tuple of names that layers have no other use for \(lengths, "):
+        kind(3, 4)
+
+
+def test_gates_that_a_step_reads_and_its_class_does_not_have_are_told() -> None:
+    class Missing(Cell):
+        gates = ("n",)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+            return torch.tanh(x + self.recurrent("m", h))
+
+    for backend in ("auto", "reference"):
+        with pytest.raises(ConfigError, match="a gate of Missing; expected one of 'n'; got 'm'"):
+            unroll(Missing(3, 4), torch.zeros(2, 3, 3), backend=backend)

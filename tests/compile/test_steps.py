@@ -130,3 +130,48 @@ def test_what_nothing_depends_on_smoothly_has_no_gradient_as_in_the_reference() 
         assert gradient is None or not gradient.any()
         if gradient is not None:
             gradient.add_(1)  # memory of its own
+
+
+class Applied(One):
+    """A function of the state alone, and of what the step makes of it."""
+
+    function: Any
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        return 0.5 * type(self).function(self.recurrent("a", type(self).function(h)) + x)
+
+
+def _far(value: float) -> Any:
+    return lambda v: torch.log_softmax(v + value, -1)
+
+
+CORNERS: dict[str, Any] = {
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "hardtanh of other bounds": lambda v: F.hardtanh(v, -2.0, 6.0),
+    "hardsigmoid": F.hardsigmoid,
+    "clamp": lambda v: v.clamp(-1, 3),
+    "log_softmax, 1e4 off": _far(1e4),
+    "log_softmax, 1e30 off": _far(1e30),
+    "logsumexp of -inf": lambda v: torch.where(torch.logsumexp(v - torch.inf, -1, keepdim=True) < -1e30, v, 3 * v),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", CORNERS)
+def test_functions_are_the_references_at_their_corners_and_far_out(name: str, dtype: torch.dtype) -> None:
+    kind = type("Applied", (Applied,), {"function": staticmethod(CORNERS[name])})
+    cell = kind(8, 8, dtype=dtype, bias=False)
+    state = torch.arange(16, dtype=dtype).reshape(2, 8).remainder(10).sub(3).requires_grad_()
+    x = torch.arange(48, dtype=dtype).reshape(2, 3, 8).remainder(7).sub(3).requires_grad_()
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.eye(8))
+        cell.weight_hh.copy_(torch.eye(8))
+    found = []
+    for backend in ("llvm", "reference"):
+        y, _ = select.unroll(cell, x, state, backend=backend)
+        found.append([y.detach(), *torch.autograd.grad(y.sum(), [x, state, *cell.parameters()])])
+    # Torch's 1/6 in hardsigmoid's derivative is one of float32.
+    within = 1e-6 if dtype is torch.float32 or name == "hardsigmoid" else 1e-12
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=within, atol=within)

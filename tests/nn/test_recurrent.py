@@ -335,3 +335,9 @@ def test_a_step_in_training_refuses_masks_of_a_whole_run(options: dict[str, Any]
         stream(X[:, 0])
     layer.eval()
     torch.testing.assert_close(layer.step(X[:, 0])[0], stream(X[:, 0]))
+
+
+@pytest.mark.parametrize(("name", "meant"), [("lenghts", "lengths"), ("reset", "resets"), ("states", "state")])
+def test_arguments_that_are_misspelt_are_told_as_they_were_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"got \['{name}'\]; try: {meant}=…"):
+        Recurrent(GRU(5, 4))(X, **{name: None})

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from tidegate.errors import ConfigError
 
+_TAKEN = frozenset({"x", "state", "lengths", "resets"})
+"""What a layer's call takes beside what its cells read."""
+
 _EXAMPLES = {"layers": 2, "heads": 4, "width": 3, "kernel_size": 3, "dilation": 1, "window": 8}
 """Sizes to try that are not those of a layer."""
 
@@ -92,6 +95,13 @@ def check_declaration(owner: object, **names: object) -> None:
 
 def check_step(owner: object, states: Sequence[str], inputs: Sequence[str]) -> None:
     """Raise `ConfigError` unless a cell's step takes the projected input, its states, and what else it reads."""
+    if not isinstance(inputs, tuple) or _TAKEN & set(inputs):
+        raise ConfigError(
+            f"building a {type(owner).__name__} cell",
+            expected=f"inputs, a tuple of names that layers have no other use for ({', '.join(sorted(_TAKEN))})",
+            got=repr(inputs),
+            hint='inputs = ("elapsed",)',
+        )
     step = signature(owner.step)  # type: ignore[attr-defined]
     try:
         step.bind(*[None] * (1 + len(states)), **dict.fromkeys(inputs))

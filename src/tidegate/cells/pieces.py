@@ -102,12 +102,21 @@ class Pieces(nn.Module):
 
     def rows(self, name: str) -> slice:
         """Return the rows of `weight_ih` and `bias_ih` that belong to one gate."""
-        start = self.gates.index(name) * self.hidden_size
-        return slice(start, start + self.hidden_size)
+        return self._rows_among(self.gates, name)
 
     def recurrent_rows(self, name: str) -> slice:
         """Return the rows of `weight_hh` and `bias_hh` that belong to one gate."""
-        start = self._recurrent.index(name) * self.hidden_size
+        return self._rows_among(self._recurrent, name)
+
+    def _rows_among(self, gates: tuple[str, ...], name: str) -> slice:
+        if name not in gates:
+            raise ConfigError(
+                f"reading the weights of a gate of {type(self).__name__}",
+                expected=f"one of {', '.join(map(repr, gates)) or 'none'}",
+                got=repr(name),
+                hint=f'gates = (…, "{name}") or recurrent_gates = (…, "{name}") on the class',
+            )
+        start = gates.index(name) * self.hidden_size
         return slice(start, start + self.hidden_size)
 
     def _product(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from tidegate.cells.base import Cell
+from tidegate.compile.attributes import attributes, cannot_change_unseen
 from tidegate.compile.call import Call, Refusal, Run
 from tidegate.compile.hoisted import Found, Hoisted, modules
 from tidegate.compile.llvm.amx import EXACT, SHORT
@@ -36,8 +37,7 @@ Result = tuple[Traced, Native] | UntraceableError
 class _Known:
     """What is known of a cell: its traces by what they depend on, and the one of the last run.
 
-    That one holds while nothing of the cell was set, if it has no modules within that could change unseen, and reads
-    nothing but x.
+    That one holds while nothing of the cell was set, if nothing of it can change otherwise, and it reads nothing but x.
     """
 
     traces: dict[Key, Result] = field(default_factory=dict)
@@ -50,7 +50,6 @@ _RECENT: OrderedDict[str, Native] = OrderedDict()
 _MOST_RECENT = 64
 """So many kernels, those that were asked for last, are kept when their cells are gone: for the next copies of them."""
 _MAKING = Lock()
-_PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 def refuses(call: Call) -> Refusal | None:
@@ -228,8 +227,8 @@ def traced_of(call: Call) -> Result:
     """Return the cell's trace and its kernels, or why there are none; both are remembered for as long as the cell."""
     cell, dtype = call.cell, call.cell.weight_ih.dtype
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
-    plain = not (cell._modules or cell.inputs)
-    if plain and known.last is not None and known.last[:3] == (cell.changes, cell.training, (dtype, _machine(cell))):
+    now = cell.changes, cell.training, (dtype, _machine(cell))
+    if known.last is not None and known.last[:3] == now and not cell._modules:
         return known.last[3]
     drawn = cell.masks()
     rows, steps = ({name: width for name, (width, _) in masks.items()} for masks in (drawn.rows, drawn.steps))
@@ -237,8 +236,8 @@ def traced_of(call: Call) -> Result:
     steps = {name: each.shape[-1] for name, each in call.given.steps.items()} | steps
     rows = {name: each.shape[-1] for name, each in call.given.rows.items()} | rows
     found = _traced_as(cell, rows, steps, whole, call)
-    if plain:
-        known.last = (cell.changes, cell.training, (dtype, _machine(cell)), found)
+    if not cell.inputs and cannot_change_unseen(cell):
+        known.last = (*now, found)
     return found
 
 
@@ -247,7 +246,8 @@ def _traced_as(
 ) -> Result:
     """Return the cell's trace that reads `rows` and `steps` beside x, by name and width, and `whole` by shape."""
     known = _TRACED.get(cell) or _TRACED.setdefault(cell, _Known())
-    key = (cell.weight_ih.dtype, _machine(cell), *(tuple(each.items()) for each in (rows, steps, whole)), _plain(cell))
+    read = (tuple(each.items()) for each in (rows, steps, whole))
+    key = (cell.weight_ih.dtype, _machine(cell), *read, attributes(cell))
     if key not in known.traces:
         known.traces[key] = _new_trace(cell, rows, steps, whole, call)
     return known.traces[key]
@@ -302,9 +302,3 @@ def _take_one_step(call: Call) -> None:
     states = None if call.states is None else cell.pack(call.states)
     with torch.no_grad():
         cell(x[:, 0], states, **{name: each[:, 0] for name, each in call.given.steps.items()})
-
-
-def _plain(cell: Cell) -> Key:
-    """Return the plain attributes of the cell and what is in it, which its step may have read while it was traced."""
-    found = [item for module in cell.modules() for item in vars(module).items() if type(item[1]) in _PLAIN]
-    return tuple([item for item in found if item[0] != "changes"])

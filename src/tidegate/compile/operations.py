@@ -161,7 +161,7 @@ def _log_sigmoid(g: Graph, x: Row) -> Rows:
     return [each(g, "sub", low, each(g, "log1p", each(g, "exp", each(g, "neg", each(g, "abs", x))))), None]
 
 
-@operation("clamp", "hardtanh")
+@operation("clamp")
 def _clamp(g: Graph, x: Row, low: Value | None = None, high: Value | None = None) -> Row:
     inside = as_row(g, x)
     if low is not None:
@@ -181,9 +181,16 @@ def _clamp_max(g: Graph, x: Row, high: Value) -> Row:
     return _clamp(g, x, None, high)
 
 
+@operation("hardtanh")
+def _hardtanh(g: Graph, x: Row, low: float = -1.0, high: float = 1.0) -> Row:
+    """Clamp, with the gradient 0 at the corners, as torch has it, where `clamp`'s is 1."""
+    held = each(g, "stop", _clamp(g, x, low, high))
+    return each(g, "where", each(g, "less", low, x), each(g, "where", each(g, "less", x, high), x, held), held)
+
+
 @operation("hardsigmoid")
 def _hardsigmoid(g: Graph, x: Row) -> Row:
-    return _clamp(g, each(g, "mul", each(g, "add", x, 3.0), 1 / 6), 0.0, 1.0)
+    return _hardtanh(g, each(g, "mul", each(g, "add", x, 3.0), 1 / 6), 0.0, 1.0)
 
 
 @operation("sign")
@@ -268,6 +275,7 @@ def _norm(g: Graph, x: Row, order: float = 2, dim: Any = None, keepdim: bool = F
 @operation("logsumexp")
 def _logsumexp(g: Graph, x: Row, dim: Any, keepdim: bool = False) -> Row:
     largest = each(g, "stop", _amax(g, x, dim, True))
+    largest = each(g, "where", each(g, "less", each(g, "abs", largest), math.inf), largest, 0.0)
     total = _sum(g, each(g, "exp", each(g, "sub", x, largest)), dim, True)
     return Row(each(g, "add", each(g, "log", total), largest).pieces, not keepdim)
 
@@ -280,7 +288,8 @@ def _softmax(g: Graph, x: Row, dim: int, _: bool) -> Row:
 
 @operation("_log_softmax")
 def _log_softmax(g: Graph, x: Row, dim: int, _: bool) -> Row:
-    return each(g, "sub", x, _logsumexp(g, x, dim, True))
+    below = each(g, "sub", x, each(g, "stop", _amax(g, x, dim, True)))
+    return each(g, "sub", below, each(g, "log", _sum(g, each(g, "exp", below), dim, True)))
 
 
 @operation("native_layer_norm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import cast
 
 import torch
@@ -36,6 +37,8 @@ class Backend:
     refuses: Callable[[Call], Refusal | None]
     unroll_stack: UnrollStack | None = None
 
+
+_ARGUMENTS = ("state", "lengths", "resets")
 
 FEW_STEPS, MANY_UNITS, LONG_VECTOR = 32, 256, 64
 FEW_ROWS, SOME_ROWS, FEW_NUMBERS, MANY_NUMBERS = 4, 8, 2**17, 2**20
@@ -124,11 +127,13 @@ def check_inputs(cell: Cell, x: Tensor, inputs: Mapping[str, Tensor]) -> Given:
     """Return what a cell reads beside x [B, T, I], each [B, T, ·], in the weights' dtype."""
     doing = f"unrolling {type(cell).__name__}"
     if set(inputs) != set(cell.inputs):
+        unknown = [name for name in inputs if name not in cell.inputs]
+        meant = [found for name in unknown for found in get_close_matches(name, _ARGUMENTS, 1)]
         raise ConfigError(
             doing,
             expected=f"the inputs {list(cell.inputs)} beside x" if cell.inputs else "no input beside x",
             got=f"{sorted(inputs)}",
-            hint=", ".join(f"{name}=…" for name in cell.inputs) or "leave them out",
+            hint=", ".join([f"{name}=…" for name in [*meant, *cell.inputs]]) or "leave them out",
         )
     if not cell.inputs:
         return NOTHING

@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from tidegate.cells.base import Cell
 from tidegate.compile import compiled
+from tidegate.compile.attributes import cannot_change_unseen
 from tidegate.compile.call import Call
 from tidegate.compile.hoisted import Found, modules
 from tidegate.compile.native import Native
@@ -110,7 +111,7 @@ def kernels_of(cell: Cell, call: Call) -> tuple[Native, list[Place], list[Place]
 
 def is_plain(cell: Cell) -> bool:
     """Whether a cell's kernel is all there is to it: nothing drawn, read beside x, or made by the cell around it."""
-    if cell.inputs or cell._modules or (cell.training and cell.noise.draws):
+    if cell.inputs or not cannot_change_unseen(cell) or (cell.training and cell.noise.draws):
         return False
     return type(cell).initial_state is Cell.initial_state and not cell.reads_out
 
