@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tidegate.cells import CELLS, Linear
 from tidegate.compile.select import trajectory, unroll
+from tidegate.errors import ShapeError
 
 from .paper import Array, B, I, T, alone, build, run, weights, σ
 
@@ -127,3 +128,16 @@ def test_a_decay_never_exceeds_1(name: str) -> None:
     size = torch.complex(*a.chunk(2, -1)).abs() if cell.is_complex else a
     assert float(size.min()) >= 0
     assert float(size.max()) <= 1
+
+
+@pytest.mark.parametrize("backend", ["auto", "scan", "llvm", "reference"])
+@pytest.mark.parametrize(
+    "given",
+    [lambda a, b: None, lambda a, b: a, lambda a, b: [a, b], lambda a, b: (a, b[..., :3]), lambda a, b: (a, 0.0)],
+)
+def test_coefficients_that_are_none_are_told(given: object, backend: str) -> None:
+    kind = type("Mine", (Linear,), {"gates": ("a", "b"), "coefficients": lambda self, x: given(*self.split(x))})
+    with pytest.raises(
+        ShapeError, match=r"running Mine; expected coefficients\(x\) to give a and b, \[2, (5, )?4\] each"
+    ):
+        unroll(kind(3, 4), torch.randn(2, 5, 3), backend=backend)

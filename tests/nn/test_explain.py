@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tidegate.cells import CELLS, GRU
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn import LSTM, Recurrent, explain
 
 X = torch.randn(2, 5, 3)
@@ -66,3 +66,9 @@ def test_what_a_cell_reads_beside_x_is_given_by_name(batch_first: bool) -> None:
     assert all(v.refusals["reference"] is None for v in said.verdicts)
     with pytest.raises(ConfigError, match=r"the inputs \['elapsed'\] beside x"):
         explain(layer, x)
+
+
+@pytest.mark.parametrize("x", [X.numpy(), X[0, 0], None])
+def test_what_no_layer_runs_on_is_told(x: object) -> None:
+    with pytest.raises(ShapeError, match="explaining a layer; expected x, a tensor of the shape that the layer"):
+        explain(Recurrent(GRU(3, 4)), x)  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, sigmoid
 
 from tidegate.cells.base import CELLS, Cell, State
+from tidegate.cells.options import shown
+from tidegate.errors import ShapeError
 
 
 class Linear(Cell):
@@ -46,8 +48,22 @@ class Linear(Cell):
         """The name of the state that steps read."""
         return self.states[-1]
 
+    def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `coefficients(x)`; raise `ShapeError` where it is anything but a and b as they have to be."""
+        found: object = self.coefficients(x)
+        size = self.state_sizes[-1]
+        fits = isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(each, Tensor) for each in found)
+        if not fits or found[0].shape[-1:] != (size,) or found[1].shape != (*x.shape[:-1], size):  # type: ignore[index]
+            raise ShapeError(
+                f"running {type(self).__name__}",
+                expected=f"coefficients(x) to give a and b, {[*x.shape[:-1], size]} each, of x {list(x.shape)}",
+                got=shown(found),
+                hint=f"{self.carried} has {size} units: state_sizes says otherwise where it should have others",
+            )
+        return found  # type: ignore[return-value]
+
     def step(self, x: Tensor, *states: Tensor) -> State:
-        a, b = self.coefficients(x)
+        a, b = self.affine(x)
         c = self.scaled(a, states[-1]) + b
         return c if len(self.states) == 1 else (self.emit(x, c), c)
 

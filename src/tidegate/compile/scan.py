@@ -20,7 +20,7 @@ class LinearCell(Protocol):
 
     is_complex: bool
 
-    def coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def affine(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def emit(self, x: Tensor, c: Tensor) -> Tensor: ...
 
@@ -84,7 +84,7 @@ def _whole(call: Call) -> Run:
     with cell.bound({name: row[:, None] for name, row in given.rows.items()} | {"now": now}):
         projected = cell.project(x)
     with cell.bound(noise | {"now": now}):
-        a, b = (each.to(dtype) for each in linear.coefficients(projected))
+        a, b = (each.to(dtype) for each in linear.affine(projected))
     a = a.reshape((1,) * (3 - a.dim()) + a.shape)
     kept_a, kept_b = _zoned_out(cell, len(states) - 1, a, b, noise)
     c, last = linear_recurrence(

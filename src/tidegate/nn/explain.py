@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tidegate.cells.base import Cell
 from tidegate.compile.call import Call
 from tidegate.compile.select import check_inputs, choose, verdicts
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, ShapeError
 from tidegate.nn.inputs import in_rows
 from tidegate.nn.recurrent import Recurrent
 
@@ -99,6 +99,13 @@ def _verdicts(
 def _sizes(x: Tensor | PackedSequence, batch_first: bool) -> tuple[int, int]:
     if isinstance(x, PackedSequence):
         return int(x.batch_sizes[0]), len(x.batch_sizes)
+    if not isinstance(x, Tensor) or x.dim() < 2:
+        raise ShapeError(
+            "explaining a layer",
+            expected="x, a tensor of the shape that the layer runs on",
+            got=f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__,
+            hint="torch.as_tensor(x, dtype=torch.float32)",
+        )
     if x.dim() == 2:
         return 1, x.shape[0]
     return (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
