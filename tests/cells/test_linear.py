@@ -133,7 +133,7 @@ def test_a_decay_never_exceeds_1(name: str) -> None:
 @pytest.mark.parametrize("backend", ["auto", "scan", "llvm", "reference"])
 @pytest.mark.parametrize(
     "given",
-    [lambda a, b: None, lambda a, b: a, lambda a, b: [a, b], lambda a, b: (a, b[..., :3]), lambda a, b: (a, 0.0)],
+    [lambda a, b: None, lambda a, b: a, lambda a, b: (a, b[..., :3]), lambda a, b: (a, 0.0)],
 )
 def test_coefficients_that_are_none_are_told(given: object, backend: str) -> None:
     kind = type("Mine", (Linear,), {"gates": ("a", "b"), "coefficients": lambda self, x: given(*self.split(x))})
