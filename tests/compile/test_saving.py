@@ -6,15 +6,24 @@ from itertools import chain, combinations
 
 import pytest
 
-from tidegate.compile.graph import Graph, Node, reachable
-from tidegate.compile.saving import _GIVEN, _must_keep, choose
+from tidegate.compile.graph import REDUCTIONS, Factor, Graph, Node, reachable
+from tidegate.compile.saving import _GIVEN, SHALLOW, _must_keep, choose
 
 
 def makes(saved: set[Node], wanted: Node) -> bool:
     """Whether a node can be made from what is saved and what is given, by cheap operations alone."""
     if wanted in saved or wanted.op in _GIVEN:
         return True
-    return not _must_keep(wanted) and all(makes(saved, i) for i in wanted.inputs)
+    again = of_few_inputs(wanted) or not _must_keep(wanted)
+    return again and all(makes(saved, i) for i in wanted.inputs)
+
+
+def of_few_inputs(node: Node) -> bool:
+    """Whether no state, statistic or product of many inputs went into a node."""
+    if node.op == "state" or node.op in REDUCTIONS:
+        return False
+    shallow = node.op != "product" or sum(i.width for i in node.inputs) <= SHALLOW
+    return shallow and all(of_few_inputs(i) for i in node.inputs)
 
 
 def least(read: list[Node], free: set[Node]) -> int:
@@ -45,6 +54,12 @@ def graphs() -> dict[str, tuple[Graph, list[Node], list[Node]]]:
     g = Graph()
     mask, h = g.node("row", 3, (), ("hidden_mask", 0)), g.node("state", 3, (), (0, 0))
     found["a mask that is multiplied"] = g, [g.mul(h, mask), g.apply("stop", h)], [mask]
+    for depth in (SHALLOW, SHALLOW + 1):
+        g = Graph()
+        product = g.product([(g.node("step", depth, (), ("x", 0)), Factor(0, 0, 0, False))], 4)
+        h = g.node("state", 4, (), (0, 0))
+        gate, mixed = g.apply("sigmoid", product), g.apply("tanh", g.add(product, h))
+        found[f"a gate of {depth} inputs"] = g, [gate, h, mixed], []
     return found
 
 
@@ -67,6 +82,15 @@ def test_what_is_read_is_saved_rather_than_made_again_at_the_same_cost() -> None
     n = g.apply("tanh", g.node("state", 4, (), (0, 0)))
     slope = g.sub(g.const(1.0), g.mul(n, n))
     assert choose([g.mul(g.node("grad", 4, (), (0, 0)), slope)], []) == (slope,)
+
+
+def test_what_few_inputs_make_is_made_again() -> None:
+    def saved(depth: int) -> list[str]:
+        g, read, _ = GRAPHS[f"a gate of {depth} inputs"]
+        return sorted(n.op for n in choose([g.mul(g.node("grad", 4, (), (0, 0)), r) for r in read], []))
+
+    assert saved(SHALLOW) == ["state", "tanh"]
+    assert saved(SHALLOW + 1) == ["sigmoid", "state", "tanh"]
 
 
 def test_which_number_was_the_largest_is_saved() -> None:

@@ -15,6 +15,9 @@ from tidegate.compile.graph import COSTLY, REDUCTIONS, Node, reachable
 _GIVEN = frozenset({"step", "row", "shared", "const", "share"})
 """What the reverse is given as the step was."""
 
+SHALLOW = 32
+"""A product of so many inputs is made again sooner than it is read; with 64, as measured, it takes as long."""
+
 _ENDLESS = 1 << 60
 
 Point: TypeAlias = tuple[Node | None, int]
@@ -51,6 +54,20 @@ def _must_keep(node: Node) -> bool:
     return is_largest or node.op in COSTLY or node.op in REDUCTIONS or node.op in ("product", "state")
 
 
+def _of_few_inputs(nodes: Iterable[Node]) -> set[Node]:
+    """Return those of the nodes, in order, that are made of inputs alone, by products of few: sooner than read.
+
+    To keep a number and to read it takes as long as some thirty operations.
+    """
+    found: set[Node] = set()
+    for node in nodes:
+        is_deep = node.op == "product" and sum(i.width for i in node.inputs) > SHALLOW
+        of_inputs = not node.is_leaf and all(i in found or i.op in _GIVEN for i in node.inputs)
+        if of_inputs and not is_deep and node.op not in REDUCTIONS:
+            found.add(node)
+    return found
+
+
 def _cut(read: Sequence[Node], free: Sequence[Node]) -> list[Node]:
     """Return nodes from which those that are read can be made, of the least width altogether; `free` ones are there.
 
@@ -64,9 +81,10 @@ def _cut(read: Sequence[Node], free: Sequence[Node]) -> list[Node]:
         room[end].setdefault(start, 0)
 
     nodes = [n for n in reachable(read) if n.op not in _GIVEN and n not in free]
+    few = _of_few_inputs(nodes)
     for node in nodes:
         edge((node, 0), (node, 1), node.width)
-        if _must_keep(node):
+        if _must_keep(node) and node not in few:
             edge(_START, (node, 0), _ENDLESS)
         else:
             for i in node.inputs:

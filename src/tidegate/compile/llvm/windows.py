@@ -13,7 +13,7 @@ from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.subnormal import Flushed
 from tidegate.compile.llvm.texts import written
-from tidegate.compile.llvm.tile import after, blocks, steps, strided
+from tidegate.compile.llvm.tile import after, blocks, every, steps, strided
 
 ENTRY = "sum_windows"
 
@@ -67,7 +67,9 @@ def _read(b: ir.IRBuilder, record: ir.Value) -> dict[str, ir.Value]:
 
 
 class Window:
-    """One window of a result, a few rows times two vectors in registers over the lines that fit the first cache.
+    """One window of a result, some rows times two vectors in registers over the lines that fit the first cache.
+
+    Where only one vector is left of the columns, twice as many rows times that one.
 
     `at` has the values of `FIELDS`.
     """
@@ -93,44 +95,45 @@ class Window:
         b, lanes, at = self._lanes.builder, self._lanes, self._at
         self._count, self._begun = count, begun
         self._from = [strided(lanes, at[name], begin, at[f"{name}_stride"]) for name in ("first", "second")]
-        panel = 2 * lanes.count
-        with steps(b, INDEX(0), at["columns"], panel) as across:
+        with steps(b, INDEX(0), at["columns"], 2 * lanes.count) as across:
             self._panel(across.counter, [None, None])
-        left = b.sub(at["columns"], across.counter)
-        with b.if_then(b.icmp_signed(">", left, INDEX(0))):
-            masks = [lanes.first(b.sub(left, INDEX(half * lanes.count))) for half in range(2)]
-            self._panel(across.counter, masks)
+        left, one = b.sub(at["columns"], across.counter), INDEX(lanes.count)
+        with b.if_then(b.icmp_signed(">", left, one)):
+            self._panel(across.counter, [None, lanes.first(b.sub(left, one))])
+        alone = b.and_(b.icmp_signed(">", left, INDEX(0)), b.icmp_signed("<=", left, one))
+        with b.if_then(alone):
+            self._panel(across.counter, [lanes.first(left)])
 
     def _panel(self, column: ir.Value, masks: list[ir.Value | None]) -> None:
-        """Add to two vectors of every row; with masks, those numbers of them that there are."""
-        b, at, tallest = self._lanes.builder, self._at, self._tallest
+        """Add to a vector of every row for each of the masks; where there is one, to those numbers that there are."""
+        b, at, tallest = self._lanes.builder, self._at, self._tallest * 2 // len(masks)
         rest = b.urem(at["rows"], INDEX(tallest))
         with steps(b, INDEX(0), b.sub(at["rows"], rest), tallest) as down:
             self._tile(tallest, down.counter, column, masks)
         row = down.counter
-        for height in (height for height in (8, 4, 2, 1) if height < tallest):
+        for height in (height for height in (16, 8, 4, 2, 1) if height < tallest):
             here = b.and_(rest, INDEX(height))
             with b.if_then(b.icmp_signed("!=", here, INDEX(0))):
                 self._tile(height, row, column, masks)
             row = b.add(row, here)
 
     def _tile(self, height: int, row: ir.Value, column: ir.Value, masks: list[ir.Value | None]) -> None:
-        lanes, at = self._lanes, self._at
+        lanes, at, wide = self._lanes, self._at, len(masks)
         first, second = (after(lanes, begin, place) for begin, place in zip(self._from, (row, column), strict=True))
-        places = [self._halves(after(lanes, self._row(row, number), column)) for number in range(height)]
-        sums = [self._sum(*each) for halves in places for each in zip(halves, masks, strict=True)]
+        lines = [after(lanes, self._row(row, number), column) for number in range(height)]
+        places = [place for line in lines for place in self._vectors(line, wide)]
+        sums = [self._sum(place, mask) for place, mask in zip(places, masks * height, strict=True)]
         with steps(lanes.builder, INDEX(0), self._count, 1, [first, second, *sums]) as line:
             above, beside, *sums = line.carried
             line.following = [after(lanes, above, at["first_stride"]), after(lanes, beside, at["second_stride"])]
-            factors = [self._load(half, mask) for half, mask in zip(self._halves(beside), masks, strict=True)]
+            factors = [self._load(*each) for each in zip(self._vectors(beside, wide), masks, strict=True)]
             for number in range(height):
                 place = after(lanes, above, INDEX(number))
                 one = lanes.splat(lanes.builder.load(place, align=lanes.bytes, typ=lanes.scalar_type))
-                held = sums[2 * number : 2 * number + 2]
+                held = sums[wide * number : wide * (number + 1)]
                 line.following += [lanes.fma(one, factor, value) for factor, value in zip(factors, held, strict=True)]
-        for number, halves in enumerate(places):
-            for half, (target, mask) in enumerate(zip(halves, masks, strict=True)):
-                self._store(line.carried[2 + 2 * number + half], target, mask)
+        for value, place, mask in zip(line.carried[2:], places, masks * height, strict=True):
+            self._store(value, place, mask)
 
     def _row(self, row: ir.Value, number: int) -> ir.Value:
         b, at = self._lanes.builder, self._at
@@ -150,5 +153,5 @@ class Window:
         lanes = self._lanes
         return lanes.builder.select(self._begun, self._load(place, mask), lanes.const(0.0))
 
-    def _halves(self, place: ir.Value) -> list[ir.Value]:
-        return [place, after(self._lanes, place, INDEX(self._lanes.count))]
+    def _vectors(self, place: ir.Value, count: int) -> list[ir.Value]:
+        return every(self._lanes, place, INDEX(self._lanes.count), count)
