@@ -41,13 +41,15 @@ class Native:
         self.pack(address, row_stride, column_stride, depth, columns, panels.ctypes.data, panels.shape[1])
         return panels
 
-    def times(self, left: np.ndarray, panels: np.ndarray, result: np.ndarray, accumulate: bool) -> np.ndarray:
-        """`result (+)= left · panels` for results of shape (row, panel, column)."""
+    def times(
+        self, left: np.ndarray, panels: np.ndarray, result: np.ndarray, accumulate: bool, alone: bool = False
+    ) -> np.ndarray:
+        """`result (+)= left · panels` for results of shape (row, panel, column); of the last panel a vector `alone`."""
         lda, ldc, step = left.strides[0], *result.strides[:2]
         size = left.itemsize
         self.product(
-            *(*left.shape, left.ctypes.data, lda // size, panels.ctypes.data, panels.shape[1], panels.shape[0]),
-            *(result.ctypes.data, ldc // size, step // size, accumulate),
+            *(*left.shape, left.ctypes.data, lda // size, panels.ctypes.data, panels.shape[1]),
+            *(2 * panels.shape[0] - alone, result.ctypes.data, ldc // size, step // size, accumulate),
         )
         return result
 
@@ -119,6 +121,26 @@ def expected_untouched(memory: np.ndarray, rows: int, width: int) -> np.ndarray:
     untouched = np.ones(memory.shape, bool)
     untouched[:rows, :-1, :width] = False
     return untouched
+
+
+@pytest.mark.parametrize("rows", [*range(1, 15), 27])
+@pytest.mark.parametrize(("depth", "panels"), [(0, 1), (1, 1), (37, 1), (512, 1), (20, 3), (21, 6)])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_a_vector_alone(native, random, rows: int, depth: int, panels: int, accumulate: bool) -> None:
+    """The half after it is not touched, panels before it are as ever, and a row has the bits that it has alone."""
+    left, right = normal(random, native, rows, depth), normal(random, native, depth, 2 * native.lanes * panels)
+    packed, start = native.packed(right), normal(random, native, rows, panels, 2 * native.lanes)
+    found = native.times(left, packed, start.copy(), accumulate, alone=True)
+    whole = native.times(left, packed, start.copy(), accumulate)
+    np.testing.assert_array_equal(found[:, -1, native.lanes :], start[:, -1, native.lanes :])
+    np.testing.assert_array_equal(found[:, :-1], whole[:, :-1])
+    bound = (
+        4 * (depth + 1) * np.finfo(native.dtype).eps * (np.abs(left) @ np.abs(right) + np.abs(start.reshape(rows, -1)))
+    )
+    assert (np.abs(found - whole).reshape(rows, -1) <= bound)[:, : -native.lanes].all()
+    for row in range(rows):
+        one = native.times(left[row : row + 1], packed, start[row : row + 1].copy(), accumulate, alone=True)
+        np.testing.assert_array_equal(one[0], found[row])
 
 
 @pytest.mark.parametrize("count", range(1, 9))

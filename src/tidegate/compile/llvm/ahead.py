@@ -15,6 +15,7 @@ from tidegate.compile.graph import Node
 from tidegate.compile.llvm import amx
 from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
+from tidegate.compile.llvm.panels import counted
 from tidegate.compile.llvm.tile import after, blocks, steps, strided
 from tidegate.compile.stages import Plan
 
@@ -80,7 +81,7 @@ class Ahead:
             for node, terms in self.terms.items():
                 for term in terms:
                     left = [self._torn(node.inputs[term])] if split else self._left(node.inputs[term])
-                    self._multiply(node, term, lines, left, product)
+                    self._multiply(node, term, lines, left, product, split)
         return builder.mul(turn, apart)
 
     def _gathered(self, number: int, v: Node) -> ir.Value:
@@ -113,12 +114,15 @@ class Ahead:
                     lanes.masked_load(after(lanes, line, unit.counter), mask), after(lanes, target, unit.counter)
                 )
 
-    def _multiply(self, node: Node, term: int, rows: ir.Value, left: list[ir.Value], product: ir.Function) -> None:
+    def _multiply(
+        self, node: Node, term: int, rows: ir.Value, left: list[ir.Value], product: ir.Function,
+        split: ir.Function | None,
+    ) -> None:  # fmt: skip
         builder, frame, panel = self._lanes.builder, self._frame, INDEX(2 * self._lanes.count)
         v, number = node.inputs[term], self._numbers[node]
         depth, width = frame.index("packed", Size(v.width)), frame.number(node.width)
-        count = builder.udiv(builder.add(width, builder.sub(panel, INDEX(1))), panel)
-        panels = [frame.pointer("panels", number, term), builder.mul(depth, panel), count]
+        columns = counted(self._lanes, width, split)
+        panels = [frame.pointer("panels", number, term), builder.mul(depth, panel), columns]
         adds = ir.IntType(1)(term != self.terms[node][0])
         result = [self.place(node, INDEX(0), INDEX(0)), self.line(node), panel, adds]
         builder.call(product, [rows, frame.number(v.width), *left, *panels, *result])

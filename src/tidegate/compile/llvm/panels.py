@@ -14,7 +14,7 @@ from tidegate.compile.llvm.engine import share
 from tidegate.compile.llvm.host import Target
 from tidegate.compile.llvm.lanes import INDEX, POINTER, Lanes
 from tidegate.compile.llvm.texts import written
-from tidegate.compile.llvm.tile import Product, after, every, halves, steps, strided
+from tidegate.compile.llvm.tile import Product, after, blocks, every, halves, steps, strided
 
 _PACK = [POINTER, INDEX, INDEX, INDEX, INDEX, POINTER, INDEX]
 _PRODUCT = [INDEX, INDEX, POINTER, INDEX, POINTER, INDEX, INDEX, POINTER, INDEX, INDEX, ir.IntType(1)]
@@ -96,25 +96,30 @@ def define_pack(module: ir.Module, real: str, lanes: int) -> ir.Function:
 def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> ir.Function:
     """Define the product of rows with packed panels.
 
-    `void product(i64 rows, i64 K, real* A, i64 lda, real* panels, i64 panel_stride, i64 panel_count,
+    `void product(i64 rows, i64 K, real* A, i64 lda, real* panels, i64 panel_stride, i64 vectors,
     real* C, i64 ldc, i64 panel_step_c, i1 accumulate)`, for row r, panel p and column j < NR:
 
         C[r*ldc + p*panel_step_c + j] (+)= Σ_k A[r*lda + k] · panels[p*panel_stride + k*NR + j]
 
-    Steps and strides count numbers. Without `accumulate` C is never read. A, panels and C do not overlap.
-    k increases, each term is added by one fma, and the sum starts from 0 or from C: a row's result has the same
-    bits whatever `rows`, `panel_count` and `registers` are. `registers` is how many vectors the machine holds.
+    Panels are of two `vectors`; the last, where their number is odd, is of its first alone. Steps and strides count
+    numbers. Without `accumulate` C is never read. A, panels and C do not overlap.
+    k increases, each term is added by one fma, and the sum starts from 0 or from C; in a vector alone the terms of even
+    k and of odd k are summed apart, and these two sums then added. A row's result has the same bits whatever `rows`
+    and `registers` are, and a whole panel's whatever `vectors` is. `registers` is how many vectors the machine holds.
     """
     function = define(module, f"product_{real}", _PRODUCT, pointers=(2, 4, 7))
     function.attributes.add("noinline")
-    rows, depth, a, lda, b, panel_stride, panel_count, c, ldc, panel_step_c, accumulate = function.args
+    rows, depth, a, lda, b, panel_stride, vectors, c, ldc, panel_step_c, accumulate = function.args
     vector = Lanes(ir.IRBuilder(function.append_basic_block("entry")), real, lanes)
     product = Product(vector, a, lda, b, panel_stride, c, ldc, panel_step_c, depth, accumulate)
     builder, tallest = vector.builder, 12 if registers >= 32 else 6
+    panel_count, alone = builder.lshr(vectors, INDEX(1)), builder.trunc(vectors, ir.IntType(1))
     rest = builder.urem(rows, INDEX(tallest))
     row = builder.sub(rows, rest)
     with steps(builder, INDEX(0), panel_count, 1) as across, steps(builder, INDEX(0), row, tallest) as down:
         product.tile(tallest, 1, down.counter, across.counter)
+    with builder.if_then(alone), steps(builder, INDEX(0), row, tallest) as down:
+        product.half_tile(tallest, down.counter, panel_count)
     for height in (height for height in (8, 4, 2, 1) if height < tallest):
         here = builder.and_(rest, INDEX(height))
         with builder.if_then(builder.icmp_signed("!=", here, INDEX(0))):
@@ -123,9 +128,16 @@ def define_product(module: ir.Module, real: str, lanes: int, registers: int) -> 
                 with steps(builder, panel, panel_count, width) as across:
                     product.tile(height, width, row, across.counter)
                 panel = across.counter
+            with builder.if_then(alone):
+                product.half_tile(height, row, panel_count)
         row = builder.add(row, here)
     builder.ret_void()
     return function
+
+
+def counted(lanes: Lanes, columns: ir.Value, split: ir.Function | None) -> ir.Value:
+    """Return so many columns in what products count: vectors, or, where rows are `split` for a matrix unit, panels."""
+    return blocks(lanes.builder, columns, 2 * lanes.count if split else lanes.count)
 
 
 def define(module: ir.Module, name: str, arguments: list[ir.Type], pointers: tuple[int, ...]) -> ir.Function:

@@ -15,6 +15,7 @@ from tidegate.compile.llvm.frame import Frame, Size
 from tidegate.compile.llvm.lanes import INDEX, Lanes
 from tidegate.compile.llvm.moment import Here, Moment
 from tidegate.compile.llvm.own_lines import OwnLines
+from tidegate.compile.llvm.panels import counted
 from tidegate.compile.llvm.tile import after, steps, strided
 from tidegate.compile.stages import Plan, Stage, Target
 
@@ -169,7 +170,7 @@ class Passes:
         """Return where the panels of the units from `first` on begin, how far they are apart, and how many they are."""
         b, panel, depth = self.builder, INDEX(2 * self.lanes.count), self.frame.index("packed", Size(v.width))
         begin = after(self.lanes, self.frame.pointer("panels", number, term), b.mul(first, depth))
-        return begin, b.mul(depth, panel), b.udiv(b.add(units, b.sub(panel, INDEX(1))), panel)
+        return begin, b.mul(depth, panel), counted(self.lanes, units, self.products.split)
 
     def _window(self, factor: Factor, first: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return where a matrix's columns from `first` on begin as they stand, and how far its lines are apart."""

@@ -78,7 +78,7 @@ class Product:
     """Rows times packed panels: the arguments of a product, and the tiles that compute a part of it.
 
     Every tile adds the same terms in the same order with the same fma, so a row's result does not depend on
-    the tile it falls into.
+    the tile it falls into: whether that is one of whole panels or of a half is told by its column.
     """
 
     lanes: Lanes
@@ -109,6 +109,31 @@ class Product:
         for target, value in zip(targets, loop.carried, strict=True):
             lanes.store(value, target)
 
+    def half_tile(self, height: int, row: ir.Value, panel: ir.Value) -> None:
+        """Compute `height` rows of a panel's first vector, in 2 · height registers: terms of even k and of odd k apart.
+
+        One chain of additions for each row would leave a machine waiting.
+        """
+        lanes, one = self.lanes, INDEX(1)
+        rows = every(lanes, strided(lanes, self.left, row, self.left_step), self.left_step, height)
+        begin = strided(lanes, self.panels, panel, self.panel_stride)
+        corner = strided(lanes, strided(lanes, self.result, row, self.result_step), panel, self.result_panel_step)
+        targets = every(lanes, corner, self.result_step, height)
+        start = [*self._start(targets), *[lanes.const(0.0)] * height]
+
+        def added(k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            weight = lanes.load(strided(lanes, begin, k, INDEX(2 * lanes.count)))
+            return [lanes.fma(self._number(row, k), weight, total) for row, total in zip(rows, sums, strict=True)]
+
+        with steps(lanes.builder, INDEX(0), self.depth, 2, start) as pair:
+            even, odd = pair.carried[:height], pair.carried[height:]
+            pair.following = [*added(pair.counter, even), *added(lanes.builder.add(pair.counter, one), odd)]
+        even, odd = pair.carried[:height], pair.carried[height:]
+        with steps(lanes.builder, pair.counter, self.depth, 1, even) as last:
+            last.following = added(last.counter, last.carried)
+        for target, first, second in zip(targets, last.carried, odd, strict=True):
+            lanes.store(lanes.add(first, second), target)
+
     def _start(self, targets: list[ir.Value]) -> list[ir.Value]:
         """Where the sums begin: what `targets` hold if `accumulate`, else zero, and then they are not read."""
         builder = self.lanes.builder
@@ -127,8 +152,12 @@ class Product:
         weights = [lanes.load(half) for panel in panels for half in halves(lanes, strided(lanes, panel, k, width))]
         following: list[ir.Value] = []
         for row in rows:
-            number = lanes.builder.load(after(lanes, row, k), align=lanes.bytes, typ=lanes.scalar_type)
-            factor = lanes.splat(number)
+            factor = self._number(row, k)
             held = sums[len(following) : len(following) + len(weights)]
             following += [lanes.fma(factor, weight, value) for weight, value in zip(weights, held, strict=True)]
         return following
+
+    def _number(self, row: ir.Value, k: ir.Value) -> ir.Value:
+        """Return number k of a row, in every lane."""
+        lanes = self.lanes
+        return lanes.splat(lanes.builder.load(after(lanes, row, k), align=lanes.bytes, typ=lanes.scalar_type))
