@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tidegate
 from tidegate.compile import memory
 
 LARGE = memory.SMALL_BYTES // 4 + 1
@@ -65,6 +66,32 @@ def test_a_gradient_that_is_still_to_be_asked_for_holds_its_memory() -> None:
     assert torch.equal(x.grad, torch.ones(3))
     del y
     assert leased().data_ptr() == place
+
+
+def test_what_a_layer_gave_out_is_its_users_for_as_long_as_they_hold_any_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SMALL_BYTES", 1 << 10)
+    layer = tidegate.nn.GRU(3, 20, backend="llvm")
+    x = torch.randn(5, 40, 3)
+
+    def outputs() -> Tensor:
+        return layer(x)[0]
+
+    wanted = outputs().detach().clone()
+    first, last, array = outputs(), outputs()[:, -1], outputs().detach().numpy()
+    gradient = torch.autograd.grad(layer(x.requires_grad_())[0].sum(), x)[0]
+    kept = gradient.clone()
+    with torch.no_grad():
+        next(layer.parameters()).add_(1)
+    for _ in range(5):
+        other = outputs()
+        torch.autograd.grad(other.sum(), x)
+    assert torch.equal(first, wanted)
+    assert torch.equal(last, wanted[:, -1])
+    assert torch.equal(torch.from_numpy(array), wanted)
+    assert torch.equal(gradient, kept)
+    place = other.data_ptr()
+    del other
+    assert place in {outputs().data_ptr() for _ in range(2)}
 
 
 def test_sizes_that_differ_little_share_memory() -> None:

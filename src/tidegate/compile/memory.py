@@ -1,7 +1,7 @@
 """Memory that kernels write to: what is handed out, and what one run leaves to the next.
 
-To ask the system for memory anew, page by page, takes up to a fifth of a training run: what kernels need for
-themselves is kept when it is free again, up to `MOST_BYTES` in the process.
+To ask the system for memory anew, page by page, takes up to half of a run: what kernels need for themselves, and what
+they hand out that is large, is kept when nobody holds it any more, up to `MOST_BYTES` in the process.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ _free: dict[int, deque[Tensor]] = {}
 
 
 def leased(*shape: int, dtype: torch.dtype, zero: bool = False) -> Tensor:
-    """Return what `blank` does; the memory serves another when no tensor holds it any more. For no user's hands."""
+    """Return what `blank` does; the memory serves another when no tensor, and no array of one, holds it any more.
+
+    As with any tensor made of an array, torch does not give its storage another size.
+    """
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL_BYTES:
         return blank(*shape, dtype=dtype, zero=zero)

@@ -192,7 +192,7 @@ class Native:
     ) -> list[Tensor]:  # fmt: skip
         ragged = lengths is not None
         buffers = self._given(steps, rows, vectors, resets)
-        outputs = run.blank(length, count, self.program.states[0], dtype=self.dtype, zero=ragged)
+        outputs = run.leased(length, count, self.program.states[0], dtype=self.dtype, zero=ragged)
         final = [run.blank(*s.shape, dtype=self.dtype) for s in states]
         saved = run.leased(self.saved_size(length, count) if save else 0, dtype=self.dtype, zero=ragged)
         buffers["out", 0] = outputs
@@ -276,7 +276,7 @@ class Native:
         program, dtype, ragged = self.program, self.dtype, lengths is not None
         (out_gradient, saved), names = first, self.names[: len(steps)]
         to_steps = {
-            name: run.blank(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
+            name: run.leased(*s.shape, dtype=dtype, zero=ragged or ("step_gradient", name) in program.partial)
             for name, moves, s in zip(names, self.moves(inputs=inputs), steps, strict=False)
             if moves
         }
