@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from tidegate.compile.llvm.lanes import INDEX, Lanes
+from tidegate.compile.llvm.lanes import INDEX, LINE_BYTES, Lanes
 from tidegate.compile.llvm.tile import after
 
 Values = list[ir.Value]
-LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Tile:
     width: int
     mask: ir.Value | None
     apart: ir.Value | None
-    streaming: object
+    streaming: bool
 
     def _places(self, pointer: ir.Value) -> Values:
         parts = [pointer] if self.apart is None else [pointer, after(self.lanes, pointer, self.apart)]
@@ -44,9 +43,8 @@ class Tile:
         for value, place in zip(values, self._places(pointer), strict=True):
             if self.mask is not None:
                 self.lanes.masked_store(value, place, self.mask)
-            elif past_cache and self.streaming is not None and self.fills_lines:
-                stored = self.lanes.builder.store(value, place, align=self.lanes.bytes * self.lanes.count)
-                stored.set_metadata("nontemporal", self.streaming)
+            elif past_cache and self.streaming and self.fills_lines:
+                self.lanes.store_past_cache(value, place)
             else:
                 self.lanes.store(value, place)
 

@@ -239,6 +239,8 @@ class _Writer:
         if self._unit:
             self._unit.end()
         self._flushed.end()
+        if self.passes.products.packed:
+            b.fence("seq_cst")  # what went past the cache is there
         b.ret_void()
         self.frame.begin(b.function.blocks[1])
 

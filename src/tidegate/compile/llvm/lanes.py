@@ -8,6 +8,7 @@ from llvmlite import ir
 
 POINTER = ir.PointerType()
 INDEX = ir.IntType(64)
+LINE_BYTES = 64
 # Sums and products may fuse into one rounding; nothing else is loosened.
 FUSED = ("contract",)
 SUFFIX = {"float": "f32", "double": "f64"}
@@ -140,6 +141,16 @@ class Lanes:
 
     def store(self, value: ir.Value, pointer: ir.Value) -> None:
         self.builder.store(value, pointer, align=self.bytes)
+
+    @property
+    def fills_line(self) -> bool:
+        """Whether a vector is as large as a line of memory."""
+        return self.count * self.bytes == LINE_BYTES
+
+    def store_past_cache(self, value: ir.Value, pointer: ir.Value) -> None:
+        """Store at a multiple of the vector's size what is not read soon. Others see it after a fence."""
+        stored = self.builder.store(value, pointer, align=self.count * self.bytes)
+        stored.set_metadata("nontemporal", self.builder.module.add_metadata([ir.IntType(32)(1)]))
 
     def prefetch(self, pointer: ir.Value, *, write: bool) -> None:
         """Have the line of memory at `pointer` in the first cache soon. Any address will do."""

@@ -17,6 +17,7 @@ from tidegate.compile.llvm.moment import Here, Moment
 from tidegate.compile.llvm.own_lines import OwnLines
 from tidegate.compile.llvm.panels import counted
 from tidegate.compile.llvm.tile import after, steps, strided
+from tidegate.compile.llvm.writes import Write, Writes
 from tidegate.compile.stages import Plan, Stage, Target
 
 LOGIC = {"and": "logical_and", "or": "logical_or", "not": "logical_not"}
@@ -214,7 +215,7 @@ class _Body:
         self.here = here
         self.in_block = in_block
         self.values: dict[Node, ir.Value] = {}
-        self.writes: list[tuple[ir.Value, ir.Value, bool]] = []
+        self.writes = Writes(passes.lanes, here.whole, here.mask)
 
     def emit(self, sums: Sequence[ir.Value]) -> list[ir.Value]:
         """Write it; return the stage's reductions, which were `sums` before, with this vector."""
@@ -233,7 +234,7 @@ class _Body:
                 self.lanes.store(self._number(node), self.p.kept(node, self.here.row, self.here.unit))
         for node, target in self.stage.stores:
             self._store(self._number(node), target, node.width)
-        self._finish()
+        self.writes.finish()
         return added
 
     def _compute(self, node: Node) -> ir.Value:
@@ -314,15 +315,15 @@ class _Body:
         row = self.p.outside(kind, name, self.here, self.at)
         place = after(self.lanes, row, self.builder.add(unit, self.p.frame.number(offset)))
         if wide and kind in ("step", "out_gradient", "saved"):
-            self._prefetch(kind, name, place, write=False)
+            # Rows far apart in memory are not foreseen by the machine.
+            self.lanes.prefetch(self._following(kind, name, place), write=False)
         return self.lanes.masked_load(place, self.here.mask) if wide else self._splat(place)
 
-    def _prefetch(self, kind: str, name: int | str, place: ir.Value, *, write: bool) -> None:
-        """Fetch what the next step will read or write: rows far apart in memory are not foreseen by the machine."""
+    def _following(self, kind: str, name: int | str, place: ir.Value) -> ir.Value:
+        """Return what the next step will read or write where this one does so at `place`."""
         stride = self.p.frame.index("step_stride", kind, name)
         step = self.builder.neg(stride) if self.p.saved else stride
-        following = self.builder.gep(place, [step], source_etype=self.lanes.scalar_type)
-        self.lanes.prefetch(following, write=write)
+        return self.builder.gep(place, [step], source_etype=self.lanes.scalar_type)
 
     def _gradient(self, node: Node, unit: ir.Value, wide: bool) -> ir.Value:
         """Return the gradient that reaches a new state: from later steps, and from what was given out."""
@@ -343,7 +344,10 @@ class _Body:
         if kind == "state":
             assert isinstance(name, int)
             place = self._state(self.at.following[name], name, offset, self.here.unit)
-            self._write(value, place, added, padded=not added and width == self.p.states[name])
+            if width == self.p.states[name] and not added:
+                self.lanes.store(value, place)  # over the end of the row, where it is padded
+            else:
+                self.writes.found.append(Write(value, place, added))
             if name in self.p.outputs and self.p.outputs[name][0] == "out":
                 self._put(value, *self.p.outputs[name], offset, False)
         else:
@@ -352,27 +356,8 @@ class _Body:
     def _put(self, value: ir.Value, kind: str, name: int | str, offset: int, added: bool) -> None:
         row = self.p.outside(kind, name, self.here, self.at)
         place = after(self.lanes, row, self.builder.add(self.here.unit, self.p.frame.number(offset)))
-        if kind in ("saved", "out", "step_gradient") or (kind == "outer" and not self.p.own):
-            self._prefetch(kind, name, place, write=True)
-        self._write(value, place, added, padded=False)
-
-    def _write(self, value: ir.Value, place: ir.Value, added: bool, padded: bool) -> None:
-        """Write a vector: over the end of the row where it is padded, else its real lanes, when all are known."""
-        if padded:
-            self.lanes.store(value, place)
-        else:
-            self.writes.append((value, place, added))
-
-    def _finish(self) -> None:
-        """Write what goes to the caller's memory, whole vectors without a mask: a masked store is slow on AVX2."""
-        if not self.writes:
-            return
-        lanes, mask = self.lanes, self.here.mask
-        with self.builder.if_else(self.here.whole) as (whole, part):
-            with whole:
-                for value, place, added in self.writes:
-                    lanes.store(lanes.add(lanes.load(place), value) if added else value, place)
-            with part:
-                for value, place, added in self.writes:
-                    total = lanes.add(lanes.masked_load(place, mask), value) if added else value
-                    lanes.masked_store(total, place, mask)
+        kept = kind in ("saved", "out")
+        far = kept or kind == "step_gradient" or (kind == "outer" and not self.p.own)
+        following = self._following(kind, name, place) if far else None
+        past_cache = kept and self.p.products.packed is not None
+        self.writes.found.append(Write(value, place, added, following, past_cache))

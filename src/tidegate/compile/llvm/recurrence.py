@@ -61,7 +61,6 @@ class Pass:
         self.lanes = Lanes(self.builder, kind.real, kind.lanes)
         self.block = function.args[0]
         self.search = search
-        self.past_cache = function.module.add_metadata([ir.IntType(32)(1)]) if kind.streaming else None
 
     def __getitem__(self, field: str) -> ir.Value:
         return self.fields[field]
@@ -81,7 +80,7 @@ class Pass:
             self._task(builder.sdiv(loop.counter, blocks), builder.srem(loop.counter, blocks))
             loop.following = [fetch()]
         flushed.end()
-        if self.past_cache is not None:
+        if self.kind.streaming:
             builder.fence("seq_cst")
         builder.ret_void()
 
@@ -137,11 +136,11 @@ class Pass:
         for width in WIDTHS:
             width //= 2 if self.kind.is_complex else 1
             with steps(builder, channel, last, width * self.kind.lanes) as across:
-                emit(Tile(self.lanes, width, None, apart, self.past_cache), across.counter)
+                emit(Tile(self.lanes, width, None, apart, self.kind.streaming), across.counter)
             channel = across.counter
         with turns(builder, channel, lambda c: builder.icmp_signed("<", c, last)) as rest:
             left = builder.sub(last, rest.counter)
-            emit(Tile(self.lanes, 1, self.lanes.first(left), apart, None), rest.counter)
+            emit(Tile(self.lanes, 1, self.lanes.first(left), apart, False), rest.counter)
             rest.following = [builder.add(rest.counter, INDEX(self.kind.lanes))]
 
     def _walk(self, tile: Tile, channel: ir.Value, low: ir.Value, high: ir.Value) -> None:
