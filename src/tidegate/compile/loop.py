@@ -28,6 +28,8 @@ TILE_BYTES = 16384
 # Panels that are smaller are packed before a second thread has come.
 SHARED_BYTES = 1 << 18
 MOST_FORMS = 64
+# What is written by a run past the cache, as measured: with less, it is better read from there.
+LARGE_BYTES = 1 << 20
 # Numbers between saved nodes: without them, what belongs to one unit would lie at equal places of the caches' ways. In
 # the first cache, 4 KB a way, that is 320 bytes apart, in the second, 32 to 128 KB a way, 8.5 KB.
 APART = 2128
@@ -223,6 +225,7 @@ class Loop:
             ("steps",): steps,
             ("block",): block,
             ("panel",): 2 * self.lanes,
+            ("large",): int(self._written(rows * steps) >= LARGE_BYTES),
         }
         for (kind, which), width in self.dense.items():
             values |= {("row_stride", kind, which): width, ("step_stride", kind, which): rows * width}
@@ -261,6 +264,11 @@ class Loop:
                 if name[0] == "buffer" and name[1] != "saved"
             ],
         )
+
+    def _written(self, lines: int) -> int:
+        """Return how many bytes outputs and what is saved have, of so many rows at steps."""
+        saved = [self.saved[name[2]] for name in self.kernel.slots if name[:2] == ("buffer", "saved")]
+        return lines * (self.states[0] + sum(saved)) * self.bytes
 
     def _size(self, kind: str, number: int) -> int:
         """Return a number that the sizes of a cell give, `number` being a width, or which state it is about."""

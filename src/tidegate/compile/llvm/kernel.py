@@ -239,7 +239,7 @@ class _Writer:
         if self._unit:
             self._unit.end()
         self._flushed.end()
-        if self.passes.products.packed:
+        if self.passes.large:
             b.fence("seq_cst")  # what went past the cache is there
         b.ret_void()
         self.frame.begin(b.function.blocks[1])

@@ -67,6 +67,9 @@ class Passes:
         self.partial = partial
         self.saved = saved
         self.own = own
+        self.large: ir.Value | None = None
+        if lanes.fills_line and products.packed and not saved:
+            self.large = frame.builder.icmp_signed("!=", frame.index("large"), INDEX(0))
         self.numbers = {node: number for number, node in enumerate(plan.scratch)}
         self.ahead = Ahead(lanes, frame, plan, scratch)
         rows = [v for node in plan.products for term, v in self._late(node)]
@@ -215,7 +218,7 @@ class _Body:
         self.here = here
         self.in_block = in_block
         self.values: dict[Node, ir.Value] = {}
-        self.writes = Writes(passes.lanes, here.whole, here.mask)
+        self.writes = Writes(passes.lanes, here.whole, here.mask, passes.large)
 
     def emit(self, sums: Sequence[ir.Value]) -> list[ir.Value]:
         """Write it; return the stage's reductions, which were `sums` before, with this vector."""
@@ -359,5 +362,4 @@ class _Body:
         kept = kind in ("saved", "out")
         far = kept or kind == "step_gradient" or (kind == "outer" and not self.p.own)
         following = self._following(kind, name, place) if far else None
-        past_cache = kept and self.p.products.packed is not None
-        self.writes.found.append(Write(value, place, added, following, past_cache))
+        self.writes.found.append(Write(value, place, added, following, past_cache=kept))

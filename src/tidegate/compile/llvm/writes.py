@@ -13,7 +13,7 @@ from tidegate.compile.llvm.lanes import INDEX, Lanes
 
 @dataclass(frozen=True)
 class Write:
-    """A vector and its place; `added` to what is there, or, where it is not read soon, best written past the cache.
+    """A vector and its place; `added` to what is there, or, where it is not read soon, maybe `past_cache`.
 
     At `following` the next step will write.
     """
@@ -29,12 +29,14 @@ class Write:
 class Writes:
     """Collects what there is to write, and writes it in one branch: where vectors are `whole`, without `mask`.
 
-    A masked store is slow on AVX2. What fills lines of memory goes past the cache, which it would first be read to.
+    A masked store is slow on AVX2. What fills lines of memory goes past the cache where a run is `large`: a cache would
+    read the lines first.
     """
 
     lanes: Lanes
     whole: ir.Value
     mask: ir.Value
+    large: ir.Value | None
     found: list[Write] = field(default_factory=list)
 
     def finish(self) -> None:
@@ -47,14 +49,14 @@ class Writes:
                 self._write_part()
 
     def _write_whole(self) -> None:
-        past = [w for w in self.found if w.past_cache and self.lanes.fills_line]
+        past = [w for w in self.found if w.past_cache and self.large is not None]
         self._store([w for w in self.found if w not in past])
         if not past:
             return
         b, lanes = self.lanes.builder, self.lanes
         bits = reduce(b.or_, [b.ptrtoint(w.place, INDEX) for w in past])
         in_line = b.icmp_unsigned("==", b.and_(bits, INDEX(lanes.count * lanes.bytes - 1)), INDEX(0))
-        with b.if_else(in_line) as (lines, others):
+        with b.if_else(b.and_(self.large, in_line)) as (lines, others):
             with lines:
                 for w in past:
                     lanes.store_past_cache(w.value, w.place)
