@@ -203,6 +203,11 @@ class ThreeGates(Gated):
     gates = ("update", "candidate", "more")
 
 
+class Listed(Gated):
+    def step(self, x: Tensor, h: Tensor) -> list[Tensor]:  # type: ignore[override]
+        return [super().step(x, h)]
+
+
 class NothingBack(Gated):
     def step(self, x: Tensor, h: Tensor) -> None:  # type: ignore[override]
         super().step(x, h)
@@ -224,6 +229,7 @@ class NothingBack(Gated):
             "one tensor for each gate; got too many values to unpack .* update, candidate, more, its states h",
         ),
         (NothingBack, "one step of NothingBack; .*; got None"),
+        (Listed, r"one step of Listed; .*; got \[Tensor\[2, 4\]\]; try: "),
     ],
 )
 def test_a_step_that_gives_something_else(cell: type[Cell], message: str) -> None:

@@ -226,6 +226,12 @@ def test_options_that_cannot_be(error: type[Exception], options: dict[str, objec
         (lambda r: r(X[0]), r"input of shape \[B, T, 5\]; got shape \[6, 5\]"),
         (lambda r: r(X.double()), "dtype torch.float32, the weights'; got dtype torch.float64; try: x.to"),
         (lambda r: r(X.to("meta")), "input on cpu, where the weights are; got a tensor on meta"),
+        (
+            lambda r: r(X.to_sparse()),
+            r"a dense tensor of shape \[B, T, 5\]; got a tensor of layout torch.sparse_coo; try: x.to_d",
+        ),
+        (lambda r: r(torch.nested.nested_tensor([*X], layout=torch.jagged)), "a dense tensor .*; got a nested tensor"),
+        (lambda r: r(torch.nested.nested_tensor([*X])), "a dense tensor .*; got a nested tensor; try: x.to_padded"),
         (lambda r: r(X, torch.zeros(1, 3, 4)), r"the state h; expected shape \[2, 3, 4\]; got a tensor of shape"),
         (lambda r: r(X, (torch.zeros(2, 3, 4),) * 2), "the state; expected a tensor; got a tuple of 2"),
         (lambda r: r(X, torch.zeros(2, 3, 4).double()), "expected dtype torch.float32, the input's"),

@@ -117,8 +117,9 @@ def check_step(owner: object, states: Sequence[str], inputs: Sequence[str]) -> N
 
 def shown(value: object) -> str:
     """Return `value` for a message, tensors by their shape."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(shown, value))})"
+    if isinstance(value, tuple | list):
+        each = ", ".join(map(shown, value))
+        return f"({each})" if isinstance(value, tuple) else f"[{each}]"
     return f"{type(value).__name__}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 

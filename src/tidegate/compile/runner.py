@@ -90,7 +90,9 @@ class Runners:
         given = [state] if state is not None and len(first.states) == 1 else state
         if not (given is None or isinstance(given, list | tuple)):
             return None
-        if type(x) is not Tensor or x.dim() != 3 or x.shape[2] != first.input_size or not x.is_cpu:
+        if type(x) is not Tensor or x.layout is not torch.strided or x.is_nested:
+            return None
+        if x.dim() != 3 or x.shape[2] != first.input_size or not x.is_cpu:
             return None
         if x.dtype is not first.weight_ih.dtype:
             return None

@@ -45,6 +45,13 @@ def check_input(
             got=f"{type(x).__name__}",
             hint=f"torch.as_tensor({'x' if name == 'input' else name}, dtype={dtype or torch.float32})",
         )
+    if x.is_nested or x.layout is not torch.strided:
+        raise ShapeError(
+            doing,
+            expected=f"{name}, a dense tensor of shape {shape}",
+            got="a nested tensor" if x.is_nested else f"a tensor of layout {x.layout}",
+            hint="x.to_padded_tensor(0.0), and its rows' lengths as lengths=" if x.is_nested else "x.to_dense()",
+        )
     wanted = axes.split(", ")
     fits = x.dim() == len(wanted) + len(sizes) and x.shape[len(wanted) :] == sizes
     if not fits or any(n.isdigit() and int(n) != there for n, there in zip(wanted, x.shape, strict=False)):
