@@ -67,8 +67,9 @@ class Passes:
         self.partial = partial
         self.saved = saved
         self.own = own
+        self.is_reverse = ("out_gradient", 0) in outputs.values()
         self.large: ir.Value | None = None
-        if lanes.fills_line and products.packed and not saved:
+        if lanes.fills_line and products.packed and not self.is_reverse:
             self.large = frame.builder.icmp_signed("!=", frame.index("large"), INDEX(0))
         self.numbers = {node: number for number, node in enumerate(plan.scratch)}
         self.ahead = Ahead(lanes, frame, plan, scratch)
@@ -325,7 +326,7 @@ class _Body:
     def _following(self, kind: str, name: int | str, place: ir.Value) -> ir.Value:
         """Return what the next step will read or write where this one does so at `place`."""
         stride = self.p.frame.index("step_stride", kind, name)
-        step = self.builder.neg(stride) if self.p.saved else stride
+        step = self.builder.neg(stride) if self.p.is_reverse else stride
         return self.builder.gep(place, [step], source_etype=self.lanes.scalar_type)
 
     def _gradient(self, node: Node, unit: ir.Value, wide: bool) -> ir.Value:
