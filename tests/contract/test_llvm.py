@@ -117,8 +117,9 @@ def compare(name: str, technique: str, batch: int, hidden: int, steps: int, dtyp
 def compare_with_exact(name: str, technique: str, batch: int, hidden: int, steps: int) -> None:
     """Hold a kernel with a norm to the exact results: to 2e-5, or to twice the reference's own error in float32.
 
-    That is its largest when all that goes in is rounded this way or that. A norm divides by what may be small, and 33
-    steps multiply what each adds: some of these random problems lose three digits of float32, whoever computes them.
+    That is its largest when all that goes in is rounded this way or that, and the kernel's is then its median. A norm
+    divides by what may be small, and 33 steps multiply what each adds: some of these random problems lose three digits
+    of float32, whoever computes them, and one draw of a kernel's rounding may be five times another.
     """
     if (name, hidden) == ("direction", 1):
         return
@@ -126,8 +127,11 @@ def compare_with_exact(name: str, technique: str, batch: int, hidden: int, steps
     exact = results(*where, torch.float64, "reference")
     kernel = results(*where, torch.float32, "llvm")
     if difference(kernel, exact) > TOLERANCE[torch.float32]:
-        own = max(difference(results(*where, torch.float32, "reference", seed), exact) for seed in range(8))
-        assert_close(kernel, exact, max(TOLERANCE[torch.float32], 2 * own))
+        own, found = (
+            sorted(difference(results(*where, torch.float32, backend, seed), exact) for seed in range(9))
+            for backend in ("reference", "llvm")
+        )
+        assert found[4] <= max(TOLERANCE[torch.float32], 2 * own[-1])
 
 
 def results(
